@@ -34,7 +34,8 @@ def save(folder: Path, prompt: RenderedPrompt, point: Array, facts: dict[str, An
         "mode": prompt.mode,
         "template": prompt.template,
         "labels": list(prompt.labels),
-        "tokens": list(prompt.tokens),
+        "tokens": [list(ids) for ids in prompt.tokens],
+        "place": prompt.place,
         **facts,
     }
     (folder / META).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
@@ -64,7 +65,8 @@ def load(folder: Path) -> tuple[RenderedPrompt, dict[str, Any]]:
         meta["side"],
         soft=tuple(arrays[f"soft.{i}"] for i in range(count)),
         mode=meta["mode"],
-        tokens=tuple(meta["tokens"]),
+        tokens=tuple(tuple(ids) for ids in meta["tokens"]),
+        place=meta["place"],
     )
     return prompt, meta
 

@@ -46,7 +46,10 @@ class RenderedPrompt:
         soft: nothing, one (T, H) float32 matrix for all classes, or one such matrix per class.
         mode: ``"add"``: row t of ``soft`` is added to the embedding of the template's t-th own
             token; ``"insert"``: the T rows are new embeddings put in front of the template.
-        tokens: ids of the box's vocabulary put in front of the template.
+        tokens: nothing, one tuple of ids of the box's vocabulary for all classes, or one tuple
+            per class (label side only).
+        place: ``"before"``: the tokens stand in front of the template, right behind the first
+            special token; ``"after"``: right behind what fills the gap, after its last token.
     """
 
     template: str
@@ -54,21 +57,31 @@ class RenderedPrompt:
     side: str = "label"
     soft: tuple[Array, ...] = ()
     mode: str = "add"
-    tokens: tuple[int, ...] = ()
+    tokens: tuple[tuple[int, ...], ...] = ()
+    place: str = "before"
 
     @property
     def kind(self) -> str:
         """What a box must accept to take this prompt: ``"soft"``, ``"tokens"`` or ``"text"``."""
-        return "soft" if self.soft else "tokens" if self.tokens else "text"
+        return "soft" if self.soft else "tokens" if any(self.tokens) else "text"
+
+    def tokens_of(self, which: int = 0) -> tuple[int, ...]:
+        """The tokens that class ``which`` sees."""
+        return self.tokens[which if len(self.tokens) > 1 else 0] if self.tokens else ()
 
     @cached_property
     def keys(self) -> tuple[bytes, ...]:
         """Digest of the prompt as class c sees it, for every class (the label text left out)."""
-        frame = repr((self.template, self.side, self.mode, self.tokens))
-        if not self.soft:
-            return (digest(frame),) * len(self.labels)
-        keys = [digest(frame, soft.tobytes()) for soft in self.soft]
-        return tuple(keys if len(keys) > 1 else keys * len(self.labels))
+        several = max(len(self.soft), len(self.tokens)) > 1
+        keys = [self._key(c) for c in range(len(self.labels) if several else 1)]
+        return tuple(keys if several else keys * len(self.labels))
+
+    def _key(self, which: int) -> bytes:
+        soft = self.soft[which if len(self.soft) > 1 else 0].tobytes() if self.soft else b""
+        ids = self.tokens_of(which)
+        # Where they would stand is nothing to a class without tokens.
+        frame = (self.template, self.side, self.mode, ids, self.place if ids else "")
+        return digest(repr(frame), soft)
 
 
 class Batch(NamedTuple):
@@ -76,7 +89,7 @@ class Batch(NamedTuple):
 
     Attributes:
         inputs: B inputs (texts).
-        targets: (B,) class indices, int64.
+        targets: (B,) class indices, int64; or numbers in [0, 1], for a task with numbers.
     """
 
     inputs: tuple[Any, ...]

@@ -199,9 +199,55 @@ def test_tokens_stand_in_front_of_the_template(minilm, plain, side):
     template = LABEL if side == "label" else TEXT
     words = "overall quite"
     ids = tuple(minilm.vocabulary.tokenise(words))
-    tokens = minilm([RenderedPrompt(template, LABELS, side, tokens=ids)], EXAMPLES).scores
+    tokens = minilm([RenderedPrompt(template, LABELS, side, tokens=(ids,))], EXAMPLES).scores
     text = minilm([RenderedPrompt(f"{words} {template}", LABELS, side)], EXAMPLES).scores
     np.testing.assert_allclose(tokens, text, **TIGHT)
+
+
+def handed(box, prompt, examples=EXAMPLES):
+    """The rows of ids that the network gets for a prompt."""
+    rows = {tuple(int(i) for i in box._inputs(a)[0]) for a in box.split([prompt], examples).atoms}
+    given = []
+    forward = box.encoder.forward
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(box.encoder, "forward", lambda r: [given.extend(r), forward(r)][1])
+        box([prompt], examples)
+    assert rows == {tuple(int(i) for i in ids) for ids, _, _ in given}
+    return rows
+
+
+@pytest.mark.parametrize("side", ["label", "text"])
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_the_network_gets_the_very_tokens_in_their_place(minilm, plain, side, place):
+    template, fills = (LABEL, LABELS) if side == "label" else (TEXT, EXAMPLES)
+    tokens = (2204, 2919, 2204)
+    rows = handed(minilm, RenderedPrompt(template, LABELS, side, tokens=(tokens,), place=place))
+    front, gap, back = template.partition("{" + side + "}")
+    for fill in fills:
+        before = "" if place == "before" else front + fill
+        behind = template.replace(gap, fill) if place == "before" else back
+        one, two = (plain.tokenizer(part)["input_ids"] for part in (before, behind))
+        assert (*one[:-1], *tokens, *two[1:]) in rows
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_every_class_gets_its_own_tokens(minilm, place):
+    """A class without any is the manual prompt, the others' atoms are their own."""
+    own = ((2204,), (), (2919, 2204))
+    prompt = RenderedPrompt(LABEL, LABELS, tokens=own, place=place)
+    rows = handed(minilm, prompt, ())
+    for ids, word in zip(own, LABELS, strict=True):
+        texts = (
+            ("", LABEL.replace("{label}", word)) if place == "before" else ("It was " + word, ".")
+        )
+        one, two = (minilm.vocabulary.tokenise(text) for text in texts)
+        first, last = minilm.vocabulary.ends
+        assert (first, *one, *ids, *two, last) in rows
+    keys, manual = (
+        {atom.key for atom in minilm.split([p], ()).atoms}
+        for p in (prompt, replace(prompt, tokens=()))
+    )
+    assert len(keys & manual) == 1
 
 
 # --- long texts ----------------------------------------------------------------------------------
@@ -224,7 +270,7 @@ def test_the_template_is_never_cut(minilm, plain, kind):
     prompt = {
         "text": start,
         "soft": replace(start, soft=(rows,)),
-        "tokens": replace(start, tokens=(2204, 2919)),
+        "tokens": replace(start, tokens=((2204, 2919),)),
         "insert": replace(start, soft=(rows,), mode="insert"),
     }[kind]
     scores = minilm([prompt], [long, kept]).scores[0]

@@ -264,8 +264,8 @@ def test_a_mask_in_the_text_is_not_the_templates(box, plain):
     np.testing.assert_allclose(rows, want, **TIGHT)
     behind = box([manual("It was {mask} : {text}")], texts).scores
     assert np.isfinite(behind).all()
-    ids, _, mask = box.vocabulary.lay("It was {mask} : \0", texts[0])
-    assert mask == ids.index(plain.tokenizer.mask_token_id)
+    ids, slots = box.vocabulary.layout("It was {mask} : \0", texts[0])
+    assert box.vocabulary.mask(ids, slots) == ids.index(plain.tokenizer.mask_token_id)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -288,8 +288,33 @@ def test_tokens_stand_behind_the_first_special_token(box, plain, template):
     for text in filled(template):
         first, *rest = plain.ids(text)
         want.append([first, *tokens, *rest])
-    scores = box([manual(template, tokens=tokens)], EXAMPLES).scores
+    scores = box([manual(template, tokens=(tokens,))], EXAMPLES).scores
     np.testing.assert_allclose(scores[0], plain.scores(want), **TIGHT)
+
+
+@pytest.mark.parametrize("template", TEMPLATES[:2])
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_the_network_gets_the_very_tokens_in_their_place(box, plain, monkeypatch, template, place):
+    """With the mask on either side of them, and where a text is cut to make room."""
+    tokens, given = tuple(int(i) for i in box.vocabulary.ordinary()[:3]), []
+    forward, long = box.network.forward, " ".join(["dull"] * 60)
+    monkeypatch.setattr(box.network, "forward", lambda rows: [given.extend(rows), forward(rows)][1])
+    box([manual(template, tokens=(tokens,), place=place)], [*EXAMPLES[:3], long])
+    rows = [tuple(int(i) for i in row.inputs[0]) for row in given]
+    front = template.partition("{text}")[0]
+    for text in EXAMPLES[:3]:
+        whole = plain.ids(template.replace("{text}", text))
+        before = plain.ids(front + text)[:-1] if place == "after" else whole[:1]
+        assert whole[: len(before)] == before
+        behind = whole[len(before) :]
+        assert (*before, *tokens, *behind) in rows
+        if text == "dull":
+            (cut,) = (row for row in rows if len(row) == LONGEST)
+            at = 1 if place == "before" else LONGEST - len(behind) - len(tokens)
+            assert cut[at : at + 3] == tokens
+            assert place == "before" or cut[at + 3 :] == tuple(behind)
+    for row in given:
+        assert row.inputs[0][row.mask] == plain.tokenizer.mask_token_id
 
 
 # --- soft prompts --------------------------------------------------------------------------------
@@ -365,7 +390,8 @@ def test_the_templates_tokens_keep_their_rows_whatever_the_text_ends_in(box, tex
 
     usual = placed(*vocabulary.layout(template, "text"))
     assert sorted(usual) == list(range(len(usual)))
-    ids, slots, mask = vocabulary.lay(template, text)
+    ids, slots = vocabulary.layout(template, text)
+    mask = vocabulary.mask(ids, slots)
     some = placed(ids, slots)
     assert some.items() <= usual.items()
     assert {usual[s] for s in usual if s not in some} <= {"."}
@@ -382,7 +408,7 @@ def test_the_example_is_cut_and_never_the_template(box, plain, template, mode):
     length = soft(box, template).length
     prompt = {
         "text": manual(template),
-        "tokens": manual(template, tokens=(9, 10)),
+        "tokens": manual(template, tokens=((9, 10),)),
         "add": manual(template, soft=(normal(length, ROW_WIDTH),)),
         "insert": manual(template, soft=(normal(3, ROW_WIDTH),), mode="insert"),
     }[mode]
@@ -394,7 +420,7 @@ def test_the_example_is_cut_and_never_the_template(box, plain, template, mode):
     scores = box([prompt], [long, kept, short]).scores[0]
     np.testing.assert_allclose(scores[0], scores[1], **TIGHT)
     assert abs(scores[0] - scores[2]).max() > 1e-6
-    ids, _, mask = box._layout(template, long, 0)
+    (ids, _, _), mask, _ = box._row(box.split([manual(template)], [long]).atoms[0])
     assert len(ids) == LONGEST and ids[mask] == plain.tokenizer.mask_token_id
 
 
@@ -473,7 +499,7 @@ def test_what_is_decoded_has_the_same_ids(box):
         ({"template": "{text} {mask} or {mask}"}, "has 2 masks"),
         ({"template": "It was {mask}"}, r"must hold {text} once"),
         ({"template": "{text} " + "so " * 50 + "{mask}"}, "leaves no room for a text"),
-        ({"tokens": (9,) * 45}, "leaves no room for a text"),
+        ({"tokens": ((9,) * 45,)}, "leaves no room for a text"),
         ({"labels": ("terribles", "great")}, "'terribles' is .* tokens.*: 'terrible', '"),
         ({"labels": ("great", "so great")}, "'so great' is 2 tokens.*near it: '"),
         ({"labels": ("great", " great ")}, "are the same token"),

@@ -2,13 +2,16 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fedbbpt.boxes._encoder import Tokens as Encoded
+from fedbbpt.boxes.function import Function
 from fedbbpt.errors import ConfigError
 from fedbbpt.prompts.tokens import Tokens
 from fedbbpt.random import stream
 from fedbbpt.testing.boxes import EXAMPLES, TEMPLATES, WORDS
-from fedbbpt.testing.prompts import check_prompt, check_start
+from fedbbpt.testing.prompts import check_prompt, check_start, check_text
 from fedbbpt.testing.toys import ToyEncoder, ToyVocabulary, toy_box
 from fedbbpt.types import RenderedPrompt
 
@@ -84,7 +87,7 @@ def test_a_slot_holds_a_candidate_or_nothing(template, side):
     points = np.eye(5)[[[0, 0, 0], [1, 0, 4], [2, 2, 2]]]
     a, b, _, d = prompt.ids
     rendered = prompt.render(points)
-    assert [p.tokens for p in rendered] == [(), (a, d), (b, b, b)]
+    assert [p.tokens for p in rendered] == [((),), ((a, d),), ((b, b, b),)]
     for each in rendered:
         assert (each.template, each.labels, each.side) == (template, ("bad", "good"), side)
         assert each.soft == ()
@@ -105,7 +108,7 @@ def test_samples_logits_and_probabilities_render_alike():
 def test_of_equal_entries_the_first_is_taken():
     point = np.array([[[1.0, 1.0, 0, 0, 0], [0, 2.0, 2.0, 0, 0], [-1.0, -1.0, -1.0, -1.0, -1.0]]])
     prompt = tokens()
-    assert prompt.render(point)[0].tokens == prompt.ids[:1]
+    assert prompt.render(point)[0].tokens == (prompt.ids[:1],)
 
 
 @pytest.mark.parametrize("side", ["label", "text"])
@@ -126,9 +129,107 @@ def test_tokens_change_the_answer_and_their_slots_do_not():
     assert (scores[0] != scores[1]).any()
 
 
-@pytest.mark.parametrize("side", ["label", "text"])
-def test_keeps_the_laws(side):
-    check_prompt(Tokens(ToyVocabulary(), TEMPLATES[side], WORDS, side))
+@pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.parametrize(
+    ("side", "per_class"), [("label", False), ("label", True), ("text", False)]
+)
+def test_keeps_the_laws(side, place, per_class):
+    prompt = Tokens(ToyVocabulary(), TEMPLATES[side], WORDS, side, place=place, per_class=per_class)
+    check_prompt(prompt)
+    check_text(prompt, ToyVocabulary())
+
+
+choices = st.lists(st.lists(st.integers(0, 4), min_size=3, max_size=3), min_size=2, max_size=2)
+
+
+@given(choices, choices, st.sampled_from(["before", "after"]))
+def test_prompts_have_one_key_just_where_they_are_one(one, two, place):
+    """For each class alone; an empty slot is nothing, whichever slot it is."""
+    prompt = tokens(place=place, per_class=True)
+    points = np.eye(5)[[one, two]]
+    first, second = prompt.render(points)
+    assert [p.keys for p in prompt.render(points.copy())] == [first.keys, second.keys]
+    assert np.array_equal(points, np.eye(5)[[one, two]])
+    for c in (0, 1):
+        alike = [j for j in one[c] if j] == [j for j in two[c] if j]
+        assert (first.keys[c] == second.keys[c]) == alike
+
+
+def test_the_place_is_part_of_the_key_where_there_are_tokens():
+    points = np.eye(5)[[[1, 0, 0], [0, 0, 0]]]
+    before, after = (tokens(place=place).render(points) for place in ("before", "after"))
+    assert {p.place for p in after} == {"after"}
+    assert before[0].keys != after[0].keys
+    assert before[1].keys == after[1].keys
+
+
+# --- one prompt per class ------------------------------------------------------------------------
+
+
+def test_every_class_has_slots_of_its_own():
+    prompt = tokens(per_class=True)
+    assert prompt.space == ("categorical", (2, 3, 5), True)
+    a, b, _, d = prompt.ids
+    (rendered,) = prompt.render(np.eye(5)[[[[0, 1, 2], [4, 0, 0]]]])
+    assert rendered.tokens == ((a, b), (d,))
+    assert (rendered.tokens_of(0), rendered.tokens_of(1)) == ((a, b), (d,))
+
+
+def test_a_candidate_for_one_class_costs_one_atom():
+    prompt = Tokens(ToyVocabulary(), LABEL, WORDS, per_class=True, slots=2)
+    points = np.zeros((2, *prompt.space.shape))
+    points[1, 1, 0, 7] = 1.0
+    still, moved = prompt.render(points)
+    box = ToyEncoder()
+    before, after = ({atom.key for atom in box.split([p], ()).atoms} for p in (still, moved))
+    assert len(after - before) == 1
+    scores = box([still, moved], EXAMPLES).scores
+    assert (scores[0] != scores[1]).any()
+
+
+# --- boxes that take text only -------------------------------------------------------------------
+
+TEXT_ONLY = {"sends": frozenset({"text"}), "words": ("fine film", " so-so", "nice", "bad  one")}
+
+
+@pytest.mark.parametrize(
+    ("place", "template", "side", "want"),
+    [
+        ("before", LABEL, "label", "so-so fine film It was {label}."),
+        ("after", LABEL, "label", "It was {label} so-so fine film."),
+        ("after", TEXT, "text", "{text} so-so fine film All in all it was"),
+    ],
+)
+def test_text_is_put_into_the_template(place, template, side, want):
+    prompt = tokens(None, template, side=side, place=place, **TEXT_ONLY)
+    assert prompt.sends == {"text"}
+    assert prompt.texts == ("fine film", "so-so", "nice", "bad one")
+    rendered = prompt.render(np.eye(5)[[[2, 0, 1], [0, 0, 0]]])
+    assert [p.template for p in rendered] == [want, template]
+    assert [p.kind for p in rendered] == ["text", "text"]
+    assert [prompt.read(p) for p in rendered] == [("so-so fine film",), ("",)]
+    check_prompt(prompt)
+
+
+def test_without_tokens_the_vocabulary_still_says_which_words_are_near():
+    near = tokens(sends=frozenset({"text"}))
+    assert near.ids == () and near.texts == tokens().texts
+
+
+@pytest.mark.parametrize(
+    ("accepts", "vocabulary", "sends"),
+    [
+        (("text",), None, {"text"}),
+        (("text",), ToyVocabulary(), {"text"}),
+        (("text", "tokens"), None, {"text"}),
+        (("text", "tokens"), ToyVocabulary(), {"tokens"}),
+        (("tokens",), ToyVocabulary(), {"tokens"}),
+        (("soft",), ToyVocabulary(), {"tokens"}),
+    ],
+)
+def test_what_is_sent_follows_the_box(accepts, vocabulary, sends):
+    box = Function(lambda prompts, examples: None, accepts=accepts, vocabulary=vocabulary)
+    assert Tokens.sends_to(box) == sends
 
 
 # --- the way back --------------------------------------------------------------------------------
@@ -141,7 +242,7 @@ def assert_round_trip(prompt, vocabulary, behind="It was"):
     slots, size = prompt.space.shape
     points = np.eye(size)[stream(1, "test").integers(size, size=(200, slots))]
     for rendered in prompt.render(points):
-        ids = list(rendered.tokens)
+        ids = list(rendered.tokens_of())
         assert vocabulary.tokenise(vocabulary.decode(ids)) == ids
         whole = vocabulary.tokenise(f"{vocabulary.decode(ids)} {behind}")
         assert whole[: len(ids)] == ids
@@ -179,6 +280,42 @@ def test_byte_pairs_that_know_their_space_read_as_their_ids(data_folder):
     assert all(vocabulary.decode([i]).startswith(" ") for i in prompt.ids)
     named = Tokens(vocabulary, LABEL, ("terrible", "great"), candidates=2, words=("movie", "film"))
     assert [vocabulary.decode([i]) for i in named.ids] == [" movie", " film"]
+
+
+def test_a_real_masked_models_text_reads_as_its_ids(data_folder):
+    pytest.importorskip("transformers")
+    from fedbbpt.boxes.masked_lm import MaskedLm
+
+    folder = data_folder / "models" / "review_mlm"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not here")
+    vocabulary = MaskedLm(str(folder), dtype="float32", device="cpu").vocabulary
+    options = {"labels": ("terrible", "great"), "slots": 10, "candidates": 100}
+    for place in ("before", "after"):
+        prompt = tokens(vocabulary, "{text} it was {mask} .", side="text", place=place, **options)
+        assert_round_trip(prompt, vocabulary)
+        check_text(prompt, vocabulary)
+
+
+def test_pieces_with_marked_beginnings_read_as_their_ids():
+    """As SentencePiece has them, where a word begins with a mark and the text's first one too."""
+    t = pytest.importorskip("tokenizers")
+    transformers = pytest.importorskip("transformers")
+    core = t.Tokenizer(t.models.BPE())
+    core.pre_tokenizer = t.pre_tokenizers.Metaspace()
+    core.decoder = t.decoders.Metaspace()
+    corpus = ["It was a good film, a bad film, a fine movie and unbelievably dull"] * 4
+    core.train_from_iterator(corpus, t.trainers.BpeTrainer(vocab_size=120, show_progress=False))
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=core)
+    matrix = stream(2, "test").standard_normal((len(tokenizer), 4)).astype(np.float32)
+    vocabulary = Encoded(tokenizer, matrix)
+    words = ("good", "film", "fine", "movie")
+    prompt = tokens(vocabulary, words=words)
+    assert prompt.texts == words
+    assert_round_trip(prompt, vocabulary)
+    check_text(prompt, vocabulary)
+    with pytest.raises(ConfigError, match="has 'goo', which the box reads as"):
+        tokens(vocabulary, words=("goo", *words))
 
 
 # --- the candidates ------------------------------------------------------------------------------
@@ -227,6 +364,15 @@ def test_words_from_a_file(tmp_path):
     assert shown(prompt, vocabulary) == ["nice", "poor", "so-so"]
 
 
+def test_of_what_a_corpus_offers_the_words_that_are_tokens_are_taken():
+    """An n-gram counts as its words; "ugly" is several tokens, "Nice" is not what is read."""
+    offered = ("nice ugly film", "Nice", "fine poor", "nice", "awful")
+    prompt = tokens(offered=offered)
+    assert prompt.texts == ("nice", "fine", "poor", "awful")
+    as_text = tokens(None, sends=frozenset({"text"}), offered=("{ill}", *offered))
+    assert as_text.texts == ("nice ugly film", "Nice", "fine poor", "nice")
+
+
 # --- what is refused -----------------------------------------------------------------------------
 
 
@@ -244,11 +390,23 @@ def test_words_from_a_file(tmp_path):
         ({"words": ("poor nice",)}, "has 'poor nice', which the box reads as 'poor' 'nice'"),
         ({"words": ("",)}, "has '', which the box reads as nothing"),
         ({"words": "no/such/file"}, "prompt.words 'no/such/file' cannot be read"),
+        ({"words": ("ugly", "nice", "Fine")}, "has 'ugly', .* 'y', 'Fine', which .* 'fine'; a"),
+        ({"place": "behind"}, "prompt.place is 'behind'; known: before, after"),
+        ({"per_class": True, "side": "text", "template": TEXT}, "needs prompt.side = 'label'"),
+        ({"offered": ("nice", "ugly")}, "only 1 among those that prompt.vocabulary found"),
+        ({"offered": ()}, "only 0 among those that prompt.vocabulary found"),
+        (TEXT_ONLY | {"per_class": True}, "needs a box that takes tokens, not text alone"),
+        (TEXT_ONLY | {"words": ("ok", "{x}", "a\0b", " ")}, r"has '\{x\}', 'a\\x00b', ' '; a"),
     ],
 )
 def test_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         tokens(**options)
+
+
+def test_text_needs_candidates_from_somewhere():
+    with pytest.raises(ConfigError, match="has no vocabulary to take candidates from"):
+        Tokens(None, LABEL, ("bad", "good"), sends=frozenset({"text"}))
 
 
 def test_a_word_that_glues_to_the_one_before_is_refused():

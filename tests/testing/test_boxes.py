@@ -21,18 +21,28 @@ MADE: dict[str, Callable[[pytest.FixtureRequest], AtomicBox]] = {
     "function": lambda _: toy_box(),
     "dual_encoder": lambda request: request.getfixturevalue("minilm"),
     "masked_lm": lambda request: request.getfixturevalue("masked_lm"),
+    "causal_lm": lambda request: request.getfixturevalue("causal_lm"),
 }
+
+
+def small(box, kind, tmp_path_factory):
+    """The small random model of a box's own tests, found by path."""
+    pytest.importorskip("transformers")
+    path = Path(__file__).parents[1] / "boxes" / f"test_{box}.py"
+    spec = spec_from_file_location(f"{box}_models", path)
+    models = module_from_spec(spec)
+    spec.loader.exec_module(models)
+    return models.load(models.make_model(kind, tmp_path_factory.mktemp(kind)))
 
 
 @pytest.fixture(scope="module")
 def masked_lm(tmp_path_factory):
-    """The small random model of that box's own tests, found by path."""
-    pytest.importorskip("transformers")
-    path = Path(__file__).parents[1] / "boxes" / "test_masked_lm.py"
-    spec = spec_from_file_location("masked_lm_models", path)
-    models = module_from_spec(spec)
-    spec.loader.exec_module(models)
-    return models.load(models.make_model("roberta", tmp_path_factory.mktemp("roberta")))
+    return small("masked_lm", "roberta", tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def causal_lm(tmp_path_factory):
+    return small("causal_lm", "llama", tmp_path_factory)
 
 
 @pytest.fixture(params=registry.names("boxes"))

@@ -1,5 +1,6 @@
 """Every registered prompt keeps the laws, and the laws catch those that do not."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,14 +8,16 @@ import pytest
 
 from fedbbpt import registry
 from fedbbpt.prompts.soft import Soft
+from fedbbpt.prompts.tokens import Tokens
 from fedbbpt.testing.boxes import EXAMPLES, TEMPLATES, WORDS
-from fedbbpt.testing.prompts import LAWS, check_prompt, check_start
+from fedbbpt.testing.prompts import LAWS, check_prompt, check_start, check_text
 from fedbbpt.testing.toys import ToyVocabulary, toy_box
 from fedbbpt.types import RenderedPrompt
 
 # A prompt that is not named here is tried with its defaults.
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "soft": [{}, {"dim": 5}, {"mode": "insert", "tokens": 3}],
+    "tokens": [{}, {"slots": 1, "candidates": 9}, {"place": "after"}],
 }
 CASES = [
     pytest.param(name, options, side, per_class, id=f"{name}-{number}-{side}-{per_class}")
@@ -96,6 +99,28 @@ class Rounds(Broken):
         return super().render(np.zeros_like(points))
 
 
+class Mixes(Broken):
+    """Has tokens for two classes of three."""
+
+    def render(self, points):
+        return [replace(p, tokens=((1,), (2,))) for p in super().render(points)]
+
+
+class Nowhere(Broken):
+    def render(self, points):
+        return [replace(p, place="above") for p in super().render(points)]
+
+
+class Mumbles(Broken):
+    def read(self, prompt):
+        return ("one", "two")
+
+
+class Mute(Tokens):
+    def read(self, prompt):
+        return ()
+
+
 class Spreads(Broken):
     """Lets every class feel every row."""
 
@@ -112,11 +137,24 @@ class Spreads(Broken):
         (Centres, "at a time"),
         (Rounds, "not its numbers|equal keys"),
         (Spreads, "changed the prompts of"),
+        (Mixes, "2 tokens prompts for"),
+        (Nowhere, "tokens stand 'above' the template"),
+        (Mumbles, "2 texts were read"),
     ],
 )
 def test_the_kit_catches(broken, sentence):
     with pytest.raises(AssertionError, match=sentence):
         check_prompt(broken(per_class=broken is Spreads))
+
+
+def test_the_kit_catches_a_text_that_is_read_otherwise():
+    vocabulary = ToyVocabulary()
+    prompt = Tokens(vocabulary, TEMPLATES["label"], WORDS)
+    check_text(prompt, vocabulary)
+    with pytest.raises(AssertionError, match="was read as"):
+        check_text(prompt, ToyVocabulary(size=40))
+    with pytest.raises(AssertionError, match=r"was read as \(\)"):
+        check_text(Mute(vocabulary, TEMPLATES["label"], WORDS), vocabulary)
 
 
 def test_check_prompt_tries_everything():

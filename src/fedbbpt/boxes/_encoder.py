@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fedbbpt.arrays import Array
+from fedbbpt.boxes._gradient import slopes
 from fedbbpt.boxes._transformers import Inputs, Pretrained, Tokens, locate, sha256
 from fedbbpt.errors import ConfigError
 
@@ -28,17 +30,29 @@ class Encoder(Pretrained):
 
     def forward(self, rows: Sequence[Inputs]) -> Array:
         """(R, H) float32 unit vectors of R rows; see :meth:`Pretrained.batch`."""
-        torch = self.torch
-        with torch.inference_mode():
-            given = self.batch(rows)
-            hidden = self.network(**given).last_hidden_state.float()
-            if self._first_token:
-                pooled = hidden[:, 0]
-            else:
-                weight = given["attention_mask"].unsqueeze(-1).float()
-                pooled = (hidden * weight).sum(1) / weight.sum(1)
-            unit = torch.nn.functional.normalize(pooled, dim=-1)
-        return np.asarray(unit.cpu().numpy())
+        with self.torch.inference_mode():
+            return np.asarray(self._units(self.batch(rows)).cpu().numpy())
+
+    def gradient(self, rows: Sequence[Inputs], pulls: Array) -> list[Array]:
+        """Per row, the gradient with respect to its (L, H) input embeddings of the product of its
+        unit vector and its pull.
+
+        Args:
+            rows: R of them.
+            pulls: (R, H).
+        """
+        pull = self.torch.tensor(pulls, dtype=self.torch.float32, device=self.device)
+        return slopes(self, rows, lambda given: (self._units(given) * pull).sum())[1]
+
+    def _units(self, given: Mapping[str, Any]) -> Any:
+        """(R, H) unit vectors."""
+        hidden = self.network(**given).last_hidden_state.float()
+        if self._first_token:
+            pooled = hidden[:, 0]
+        else:
+            weight = given["attention_mask"].unsqueeze(-1).float()
+            pooled = (hidden * weight).sum(1) / weight.sum(1)
+        return self.torch.nn.functional.normalize(pooled, dim=-1)
 
 
 def _find(model: str) -> tuple[str, str]:

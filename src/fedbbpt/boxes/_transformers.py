@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,14 @@ class Tokens:
             slots.append(-1 if inside else own)
             own += not inside
         return list(coded["input_ids"]), slots
+
+    def behind(self, template: str, fill: str) -> int:
+        """How many of :meth:`layout`'s tokens stand before the end of ``fill``."""
+        stop = template.index("\0") + len(fill)
+        coded = self._tokenizer(
+            template.replace("\0", fill), add_special_tokens=False, return_offsets_mapping=True
+        )
+        return sum(begin < stop for begin, _ in coded["offset_mapping"])
 
     def embed(self, ids: Sequence[int] | Array) -> Array:
         """(*ids.shape, H) input embeddings, float32."""
@@ -112,11 +121,45 @@ class Pretrained:
         except (OSError, ValueError) as error:
             first = str(error).strip().splitlines()[0]
             raise ConfigError(f"box.model '{model}' cannot be loaded: {first}") from error
-        self.network = network.eval()
+        self.network = network.eval().requires_grad_(False)
         self.missing = sorted(report["missing_keys"])
-        self.matrix: Array = network.get_input_embeddings().weight.detach().float().numpy().copy()
+        self.matrix: Array = _embeddings(self.torch, network)
         self.limit = _limit(network)
         self.name = f"{revision}:{str(self.dtype).removeprefix('torch.')}"
+
+    def settle(self) -> None:
+        """Put a network with a head on its device, in its precision, ready for :meth:`logits`."""
+        base = self.network.base_model
+        if self.dtype == self.torch.float32:
+            self.network.float()
+        else:
+            # The head stays precise: a search lives on differences far below a bfloat16's step.
+            for name, child in list(self.network.named_children()):
+                if child is not base:
+                    setattr(self.network, name, copy.deepcopy(child).float())
+            base.to(self.dtype)
+        self.network.to(self.device)
+        base.register_forward_hook(self._keep)
+        self._kept: Any = None
+
+    def logits(self, given: Mapping[str, Any], kept: Any) -> Any:
+        """(R, P, V) float32 logits at the positions ``kept`` (R, P), after :meth:`settle`.
+
+        One call at a time.
+        """
+        self._kept = kept
+        try:
+            return self.network(**given).logits.float()
+        finally:
+            self._kept = None
+
+    def _keep(self, module: Any, given: Any, output: Any) -> Any:
+        """Between body and head: the head over a whole vocabulary is most of a forward pass."""
+        if self._kept is None:
+            return None
+        hidden = output[0]
+        row = self.torch.arange(len(hidden), device=hidden.device)[:, None]
+        return type(output)(last_hidden_state=hidden[row, self._kept].float())
 
     def batch(self, rows: Sequence[Inputs]) -> dict[str, Any]:
         """R rows as arguments of the network: embeddings and attention, padded to the longest.
@@ -209,6 +252,14 @@ def _libraries(threads: int) -> tuple[Any, Any]:
         torch.set_num_threads(threads)
     transformers.utils.logging.disable_progress_bar()
     return torch, transformers
+
+
+def _embeddings(torch: Any, network: Any) -> Array:
+    """(V, H) float32. Looked up and not read off the weights, which some networks scale."""
+    layer = network.get_input_embeddings()
+    with torch.inference_mode():
+        found = layer(torch.arange(len(layer.weight))).float().numpy()
+    return np.array(found)
 
 
 def _limit(network: Any) -> int:

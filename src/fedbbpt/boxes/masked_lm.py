@@ -7,25 +7,18 @@ whole vocabulary; a reply's scores are renormalised over the classes.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
-
-import numpy as np
 
 from fedbbpt.arrays import Array
-from fedbbpt.boxes._masked import MASK, OTHER, Network, Row, Words
-from fedbbpt.boxes._transformers import batches, check_sizes
+from fedbbpt.boxes._masked import MASK, Network, Row, Words
+from fedbbpt.boxes._prompted import Prompted
+from fedbbpt.boxes._transformers import batches
 from fedbbpt.errors import ConfigError
-from fedbbpt.maths.softmax import log_softmax
-from fedbbpt.protocols import AtomicBox
-from fedbbpt.types import Atom, Grid, RenderedPrompt, Reply, digest, distinct
-
-GAP = "{text}"
+from fedbbpt.types import Atom
 
 
-class MaskedLm(AtomicBox):
+class MaskedLm(Prompted):
     """A local masked language model behind the box protocol; prompts stand on the text side.
 
     Args:
@@ -41,10 +34,6 @@ class MaskedLm(AtomicBox):
         ConfigError: the model cannot be found or is not a masked language model.
     """
 
-    accepts = frozenset({"soft", "tokens", "text"})
-    sides = frozenset({"text"})
-    gives = frozenset({"scores"})
-
     def __init__(
         self,
         model: str,
@@ -55,39 +44,9 @@ class MaskedLm(AtomicBox):
         threads: int = 0,
     ) -> None:
         self.network = Network(model, dtype, device, threads)
-        check_sizes(model, rows, max_tokens, self.network.limit)
-        self.name = f"masked_lm:{self.network.name}:{max_tokens}"
         self.vocabulary: Words = self.network.vocabulary
-        self.rows, self.max_tokens = rows, max_tokens
-        self._lock = threading.Lock()
-        self._layout = lru_cache(maxsize=1 << 16)(self._lay_out)
+        self._set_up("masked_lm", model, self.network, self.vocabulary, rows, max_tokens)
         self._choices = lru_cache(maxsize=256)(self._label_ids)
-
-    def prepare(self, prompt: RenderedPrompt) -> None:
-        """Refuse a template without exactly one mask or room for a text, and longer label words."""
-        template = prompt.template
-        self._check(template)
-        self._choices(prompt.labels)
-        own, _, _ = self.vocabulary.lay(template.replace(GAP, "\0"), "")
-        taken = len(own) + 2 + _in_front(prompt)
-        if taken >= self.max_tokens:
-            raise ConfigError(
-                f"prompt.template '{template}' and what stands before it take {taken} tokens; "
-                f"box.max_tokens = {self.max_tokens} leaves no room for a text"
-            )
-
-    def split(self, prompts: Sequence[RenderedPrompt], examples: Sequence[Any]) -> Grid:
-        """Atoms: each distinct prompted example."""
-        asked = [self._atom(prompt, text) for prompt in prompts for text in examples]
-        atoms = distinct(asked)
-        shape = (len(prompts), len(examples), len(prompts[0].labels) if prompts else 0)
-
-        def assemble(rows: Sequence[Array]) -> Reply:
-            row = {atom.key: r for atom, r in zip(atoms, rows, strict=True)}
-            scores = np.array([row[atom.key] for atom in asked], np.float64).reshape(shape)
-            return Reply(log_softmax(scores) if scores.size else scores)
-
-        return Grid(atoms, assemble)
 
     def evaluate(self, atoms: Sequence[Atom], wanted: Sequence[int]) -> list[Array]:
         """(C,) float32 log-probabilities of the label words at the mask."""
@@ -103,45 +62,21 @@ class MaskedLm(AtomicBox):
 
     # --- atoms -------------------------------------------------------------------------------
 
-    def _atom(self, prompt: RenderedPrompt, text: str) -> Atom:
-        words = repr(prompt.labels)
-        return Atom(digest(self.name, "text", prompt.keys[0], words, text), (prompt, text))
-
     def _row(self, atom: Atom) -> Row:
         prompt, text = atom.data
-        room = _in_front(prompt)
-        ids, slots, mask = self._layout(prompt.template, text, room)
-        places = soft = None
-        # New tokens stand right after the first special token.
-        if prompt.soft and prompt.mode == "insert":
-            ids, places, soft = np.insert(ids, 1, [-1] * room), np.arange(room) + 1, prompt.soft[0]
-        elif prompt.soft:
-            places = np.flatnonzero(slots >= 0)
-            soft = prompt.soft[0][slots[places]]
-        elif prompt.tokens:
-            ids = np.insert(ids, 1, prompt.tokens)
-        return Row((ids, places, soft), mask + room, self._choices(prompt.labels))
+        inputs, slots = self._inputs(prompt, text)
+        return Row(inputs, self.vocabulary.mask(inputs[0], slots), self._choices(prompt.labels))
 
-    def _lay_out(self, template: str, text: str, room: int) -> tuple[Array, Array, int]:
-        """Token ids and places between the special tokens, and where the mask is; a long text is
-        cut at its end.
-        """
-        self._check(template)
-        ids, slots, mask = self.vocabulary.lay(template.replace(GAP, "\0"), text)
-        over = max(0, len(ids) + 2 + room - self.max_tokens)
-        fill = [i for i, slot in enumerate(slots) if slot == -1]
-        if over > len(fill):
-            raise ConfigError(f"prompt.template '{template}' is longer than box.max_tokens")
-        cut = fill[len(fill) - over :]
-        first, last = self.vocabulary.ends
-        kept = np.concatenate([[first], np.delete(np.array(ids, np.int64), cut), [last]])
-        places = np.concatenate([[OTHER], np.delete(np.array(slots, np.int64), cut), [OTHER]])
-        return kept, places, 1 + mask - sum(i < mask for i in cut)
+    def _slopes(self, atoms: Sequence[Atom], targets: Array) -> tuple[float, list[Array]]:
+        return self.network.gradient([self._row(atom) for atom in atoms], targets)
+
+    def _spare(self, labels: tuple[str, ...]) -> int:
+        self._choices(labels)
+        return 0
 
     def _check(self, template: str) -> None:
         """Refuse a template that has not one gap and one mask."""
-        if template.count(GAP) != 1:
-            raise ConfigError(f"prompt.template '{template}' must hold {GAP} once")
+        super()._check(template)
         masks = self.vocabulary.masks(template)
         if not masks:
             raise ConfigError(
@@ -174,10 +109,3 @@ class MaskedLm(AtomicBox):
             f"prompt.labels '{label}' {fault} in the model's vocabulary, and a mask stands for "
             f"one token; single tokens near it: {near or 'none'}"
         )
-
-
-def _in_front(prompt: RenderedPrompt) -> int:
-    """How many tokens a prompt puts in front of its template."""
-    if prompt.soft:
-        return len(prompt.soft[0]) if prompt.mode == "insert" else 0
-    return len(prompt.tokens)

@@ -1,4 +1,4 @@
-"""A discrete prompt: L slots, each with one of N candidate tokens or none, before the template.
+"""A discrete prompt: L slots, each with one of N candidates or none, put into the template.
 
 The prompt of BDPL (Diao et al., TMLR 2023). Unlike a soft prompt it is text, so that a model
 behind an API can be asked with it, and people can read it.
@@ -7,174 +7,143 @@ behind an API can be asked with it, and people can read it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from itertools import islice
 
 import numpy as np
 
 from fedbbpt.arrays import Array
 from fedbbpt.errors import ConfigError
+from fedbbpt.prompts._candidates import text_candidates, token_candidates
 from fedbbpt.prompts._template import gap_of
-from fedbbpt.protocols import Prompt, Vocabulary
+from fedbbpt.protocols import AtomicBox, Prompt, Vocabulary
 from fedbbpt.types import RenderedPrompt, Space
+
+PLACES = ("before", "after")
 
 
 class Tokens(Prompt):
-    """Tokens in front of the template, on the label side or the text side.
+    """Tokens put into the template, on the label side or the text side.
 
     Candidate 0 of every slot is *no token*. So the zero point is the manual prompt, and a search
     may settle on fewer than L tokens.
 
+    A box that takes tokens gets the exact ids. The template around them is tokenised as it stands,
+    so it begins as a text begins, and :meth:`read` gives the text of the tokens alone. A box that
+    takes text only gets the template with the words in it, set off by spaces; then a candidate may
+    be a whole n-gram, and since such a prompt has one template, there is no prompt per class.
+
     Args:
-        vocabulary: the box's tokens.
+        vocabulary: the box's tokens; ``None`` will do where text is sent and candidates are given.
         template: the manual prompt, with ``{label}`` or ``{text}``.
         labels: one text per class.
         side: ``"label"`` or ``"text"``.
-        slots: L, the most tokens in front.
+        slots: L, the most tokens put in (per class if ``per_class``).
         candidates: number of tokens that a slot chooses from, the same for all; *no token*
             comes on top.
         words: the candidates, of which the first ``candidates`` count: a list, or a file with
             one a line. Empty: the words of the vocabulary whose embeddings are nearest to those
             of the labels by cosine, the labels taking turns, their own words left out.
+        place: ``"before"`` the template, or right ``"after"`` what fills its gap.
+        per_class: one prompt for each class instead of one for all; label side only.
+        sends: what the box is to get, ``{"tokens"}`` or ``{"text"}``; see :meth:`sends_to`.
+        offered: words and n-grams from a corpus, best first, in place of ``words``; those that
+            the box cannot read as they are, are passed over.
 
     Attributes:
-        ids: (candidates,) token ids; candidate j > 0 is ``ids[j - 1]``.
+        ids: (candidates,) token ids; candidate j > 0 is ``ids[j - 1]``. Empty where text is sent.
+        texts: (candidates,) the same as text.
 
     Raises:
-        ConfigError: an option is out of range, there are too few candidates, or one of them
-            is no token of its own.
+        ConfigError: an option is out of range, there are too few candidates, or one of the
+            ``words`` is no token of its own.
     """
 
     sends = frozenset({"tokens"})
 
     def __init__(
         self,
-        vocabulary: Vocabulary,
+        vocabulary: Vocabulary | None,
         template: str,
         labels: Sequence[str],
         side: str = "label",
         slots: int = 5,
         candidates: int = 50,
         words: tuple[str, ...] | str = "",
+        place: str = "before",
+        per_class: bool = False,
+        sends: frozenset[str] = sends,
+        offered: tuple[str, ...] | None = None,
     ) -> None:
-        gap_of(template, side)
+        self.gap = gap_of(template, side)
         if slots < 1 or candidates < 1:
             key, value = ("slots", slots) if slots < 1 else ("candidates", candidates)
             raise ConfigError(f"prompt.{key} is {value}; it must be at least 1")
-        self.template, self.labels, self.side = template, tuple(labels), side
-        named = _read(words) if isinstance(words, str) else words
-        found = _listed(vocabulary, named) if words else _nearest(vocabulary, labels, candidates)
-        if len(found) < candidates:
-            raise ConfigError(
-                f"prompt.candidates is {candidates}, but there are only {len(found)} "
-                f"{'in prompt.words' if words else 'in the vocabulary of the box'}"
+        if place not in PLACES:
+            raise ConfigError(f"prompt.place is '{place}'; known: {', '.join(PLACES)}")
+        if per_class and side == "text":
+            raise ConfigError("a prompt per class needs prompt.side = 'label'")
+        if per_class and "text" in sends:
+            raise ConfigError("a prompt per class needs a box that takes tokens, not text alone")
+        self.template, self.labels, self.side, self.place = template, tuple(labels), side, place
+        self.vocabulary, self.per_class, self.sends = vocabulary, per_class, sends
+        self.ids: tuple[int, ...] = ()
+        if vocabulary is not None and "tokens" in sends:
+            found = token_candidates(vocabulary, words, offered, labels)
+            self.ids = tuple(islice(found, candidates))
+            self.texts = tuple(vocabulary.decode([one]).strip() for one in self.ids)
+        else:
+            self.texts = tuple(
+                islice(text_candidates(vocabulary, words, offered, labels), candidates)
             )
-        self.ids = tuple(found[:candidates])
-        self.space = Space("categorical", (slots, candidates + 1))
+        if len(self.texts) < candidates:
+            corpus = "among those that prompt.vocabulary found" if offered is not None else ""
+            source = "in prompt.words" if words else corpus or "in the vocabulary of the box"
+            raise ConfigError(
+                f"prompt.candidates is {candidates}, but there are only {len(self.texts)} {source}"
+            )
+        shape = (slots, candidates + 1)
+        many = (len(self.labels), *shape) if per_class else shape
+        self.space = Space("categorical", many, separable=per_class)
+
+    @classmethod
+    def sends_to(cls, box: AtomicBox) -> frozenset[str]:
+        """Tokens where the box takes them and has a vocabulary, else text where it takes that."""
+        by_id = "tokens" in box.accepts and box.vocabulary is not None
+        return frozenset({"text"}) if "text" in box.accepts and not by_id else cls.sends
 
     def render(self, points: Array) -> list[RenderedPrompt]:
-        """K prompts from (K, L, N) points: of every row the (first) largest entry is chosen.
+        """K prompts from (K, L, N) or (K, C, L, N) points.
 
-        So a one-hot sample, logits and probabilities will all do.
+        Of every row of N the (first) largest entry is chosen, so a one-hot sample, logits and
+        probabilities will all do.
         """
-        chosen = np.asarray(points).argmax(axis=-1)
-        return [
-            RenderedPrompt(
-                self.template,
-                self.labels,
-                self.side,
-                tokens=tuple(self.ids[j - 1] for j in row if j),
+        size = self.space.shape
+        chosen = np.asarray(points).reshape(-1, *size[-3:-2] or (1,), *size[-2:]).argmax(axis=-1)
+        return [self._render(prompt) for prompt in chosen.tolist()]
+
+    def _render(self, chosen: list[list[int]]) -> RenderedPrompt:
+        """One prompt from the candidate in each slot, for all classes or for each."""
+        if self.ids:
+            tokens = tuple(tuple(self.ids[j - 1] for j in row if j) for row in chosen)
+            return RenderedPrompt(
+                self.template, self.labels, self.side, tokens=tokens, place=self.place
             )
-            for row in chosen.tolist()
-        ]
+        words = " ".join(self.texts[j - 1] for j in chosen[0] if j)
+        return RenderedPrompt(self._around(words), self.labels, self.side)
 
+    def _around(self, words: str) -> str:
+        """The template with these words in it."""
+        if not words:
+            return self.template
+        if self.place == "after":
+            return self.template.replace(self.gap, f"{self.gap} {words}")
+        return f"{words} {self.template}"
 
-def _read(path: str) -> tuple[str, ...]:
-    """Lines of a file that are not blank; nothing where no file is named."""
-    if not path:
-        return ()
-    try:
-        lines = Path(path).expanduser().read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"prompt.words '{path}' cannot be read: {error}") from error
-    return tuple(line.strip() for line in lines if line.strip())
-
-
-def _listed(vocabulary: Vocabulary, words: Sequence[str]) -> list[int]:
-    """Ids of words that someone chose, without repeats, in their order."""
-    found: dict[int, None] = {}
-    for word in map(str.strip, words):
-        one = _id(vocabulary, word)
-        if one is None:
-            coded = vocabulary.tokenise(word)
-            shown = " ".join(repr(vocabulary.decode([i])) for i in coded) or "nothing"
-            raise ConfigError(
-                f"prompt.words has '{word}', which the box reads as {shown}; "
-                "a candidate must be one token that decodes to the word itself"
-            )
-        found[one] = None
-    return list(found)
-
-
-def _id(vocabulary: Vocabulary, word: str) -> int | None:
-    """The one token that a word is, if there is one.
-
-    Byte-level tokens know whether a space stands before them, and between two candidates one
-    must; other vocabularies do not care, or need the word bare.
-    """
-    for text in (f" {word}", word):
-        coded = vocabulary.tokenise(text)
-        if len(coded) == 1 and vocabulary.decode(coded).strip() == word:
-            return coded[0] if _survives(vocabulary, coded[0]) else None
-    return None
-
-
-def _survives(vocabulary: Vocabulary, one: int) -> bool:
-    """Whether the text of a token is read as that token, alone and behind another."""
-    return all(vocabulary.tokenise(vocabulary.decode(ids)) == ids for ids in ([one], [one, one]))
-
-
-def _nearest(vocabulary: Vocabulary, labels: Sequence[str], count: int) -> list[int]:
-    """Ids of ``count`` words, or of as many as there are, near to labels that take turns."""
-    ids = vocabulary.ordinary()
-    own = {word.casefold() for label in labels for word in _words(vocabulary, label)}
-    coded = filter(None, map(vocabulary.tokenise, dict.fromkeys(labels)))
-    labelled = np.array([vocabulary.embed(label).mean(axis=0) for label in coded])
-    order = np.argsort(-_cosines(vocabulary, ids, labelled), axis=0, kind="stable")
-    rankings = [iter(ids[ranking].tolist()) for ranking in order.T]
-    found: dict[int, None] = {}
-    while rankings and len(found) < count:
-        for ranking in list(rankings):
-            fit = (i for i in ranking if i not in found and _is_word(vocabulary, i, own))
-            one = next(fit, None)
-            if one is None:
-                rankings.remove(ranking)
-            else:
-                found[one] = None
-    return list(found)[:count]
-
-
-def _cosines(vocabulary: Vocabulary, ids: Array, targets: Array) -> Array:
-    """(len(ids), C) cosines of tokens and C vectors, some thousand tokens at a time."""
-    parts = [
-        _unit(vocabulary.embed(ids[start : start + 4096].tolist())) @ _unit(targets).T
-        for start in range(0, len(ids), 4096)
-    ]
-    return np.concatenate(parts) if parts else np.zeros((0, len(targets)))
-
-
-def _is_word(vocabulary: Vocabulary, one: int, own: set[str]) -> bool:
-    """Whether a token is a whole word, set off by spaces, that is none of the labels' own."""
-    text = vocabulary.decode([one]).strip()
-    apart = vocabulary.decode([one, one]).split() == [text, text]
-    return apart and text.casefold() not in own and _survives(vocabulary, one)
-
-
-def _words(vocabulary: Vocabulary, label: str) -> list[str]:
-    """A label's words as written and as the box's tokens spell them."""
-    return [*label.split(), *(vocabulary.decode([i]).strip() for i in vocabulary.tokenise(label))]
-
-
-def _unit(rows: Array) -> Array:
-    """Rows scaled to length 1 (a row of zeros stays one)."""
-    length = np.linalg.norm(rows, axis=-1, keepdims=True)
-    return np.asarray(rows / np.where(length > 0, length, 1.0))
+    def read(self, prompt: RenderedPrompt) -> tuple[str, ...]:
+        """The text of the prompt's tokens, which the box reads as these very tokens."""
+        if self.ids and self.vocabulary is not None:
+            return tuple(self.vocabulary.decode(ids) if ids else "" for ids in prompt.tokens)
+        before, gap, after = self.template.partition(self.gap)
+        if self.place == "before":
+            return (prompt.template.removesuffix(self.template).rstrip(),)
+        return (prompt.template.removeprefix(before + gap).removesuffix(after).strip(),)

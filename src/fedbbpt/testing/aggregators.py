@@ -50,13 +50,16 @@ def some_updates(
     round: int = 0,
     centres: Sequence[float] = CENTRES,
 ) -> list[Update]:
-    """Clients' answers to a broadcast, after three steps towards their own optimum."""
+    """Clients' answers to a broadcast, after three steps towards their own optimum, or one where
+    all try the same candidates.
+    """
     fresh = optimizer.init(SPACE)
     updates = []
     for k, centre in enumerate(centres):
         local = fresh._replace(**{name: getattr(state, name) for name in optimizer.shares})
-        for step in range(3):
-            points = optimizer.ask(local, stream(0, "kit", round, f"client {k}", step))
+        name = None if aggregator.shared else f"client {k}"
+        for step in range(1 if aggregator.shared else 3):
+            points = optimizer.ask(local, stream(0, "kit", round, name, step))
             local = optimizer.tell(local, points, quadratic(points, centre))
         fields = aggregator.fields(optimizer)
         arrays = {name: np.array(getattr(local, name)) for name in fields}

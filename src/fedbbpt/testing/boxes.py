@@ -84,7 +84,13 @@ def cases_for(box: AtomicBox, examples: Sequence[Any] = EXAMPLES) -> list[Case]:
         if "tokens" in box.accepts:
             ids = [int(i) for i in box.vocabulary.ordinary()[:4]]
             tokens = [tuple(ids[:2]), tuple(ids[1:3]), tuple(ids[1:4])]
-            cases.append(Case(tuple(replace(start, tokens=t) for t in tokens), tuple(examples)))
+            for place in ("before", "after"):
+                made = [replace(start, tokens=(t,), place=place) for t in tokens]
+                cases.append(Case(tuple(made), tuple(examples)))
+            if side == "label":
+                turns = [(*tokens[i:], *tokens[:i]) for i in range(len(WORDS))]
+                made = [replace(start, tokens=turn) for turn in turns]
+                cases.append(Case(tuple(made), tuple(examples)))
         if "soft" in box.accepts:
             for mode, per_class in (("add", False), ("insert", False), ("add", side == "label")):
                 soft = Soft(box.vocabulary, template, WORDS, side, mode, 2, "", 4, per_class)
@@ -118,7 +124,7 @@ def declares_itself(box: AtomicBox, case: Case) -> None:
     known = {
         "accepts": {"text", "tokens", "soft", "image"},
         "sides": {"label", "text"},
-        "gives": {"scores", "embeddings", "text"},
+        "gives": {"scores", "embeddings", "text", "gradients"},
     }
     for attribute, words in known.items():
         value = getattr(box, attribute)
@@ -198,7 +204,9 @@ def keys_tell_apart(box: AtomicBox, case: Case) -> None:
         other = "add" if first.mode == "insert" else "insert"
         changes["mode"] = replace(first, mode=other)
     if first.tokens:
-        changes["tokens"] = replace(first, tokens=first.tokens[::-1])
+        changes["tokens"] = replace(first, tokens=tuple(ids[::-1] for ids in first.tokens))
+        other = "before" if first.place == "after" else "after"
+        changes["place"] = replace(first, place=other)
     for what, changed in changes.items():
         new = set(_keys(box, [changed], examples)) - known
         require(new, f"another {what} has the same keys")
@@ -226,6 +234,37 @@ def repeats_are_free(box: AtomicBox, case: Case) -> None:
     require(gap <= 1e-9, f"repeats in a grid changed scores by {gap:.1e}")
 
 
+def gradients_are_slopes(box: AtomicBox, case: Case) -> None:
+    """Where a box gives gradients of soft prompts: the loss is that of its scores, and along the
+    gradient it rises as the gradient says.
+    """
+    prompt, examples = case.prompts[1], case.examples
+    if "gradients" not in box.gives or not prompt.soft:
+        return
+    rows = np.arange(len(examples))
+    targets = rows % len(prompt.labels)
+
+    def loss(step: float) -> float:
+        soft = tuple(
+            (m + step * d).astype(np.float32) for m, d in zip(prompt.soft, along, strict=True)
+        )
+        scores = box([replace(prompt, soft=soft)], examples).scores[0]
+        return -float(scores[rows, targets].mean())
+
+    found, slope = box.gradient(prompt, examples, targets)
+    steepness = float(np.linalg.norm(slope))
+    require(slope.shape == np.shape(prompt.soft), f"the gradient has shape {slope.shape}")
+    require(steepness > 0, "the gradient is zero")
+    along = slope / steepness
+    gap = abs(found - loss(0.0))
+    require(gap < 1e-4, f"the gradient's loss is off the scores' by {gap:.1e}")
+    # Rows are float32: a step this long still tells their differences from their rounding.
+    step = 1e-2
+    rise = (loss(step) - loss(-step)) / (2 * step)
+    off = abs(rise - steepness)
+    require(off < 0.02 * steepness + 1e-4, f"the loss rises by {rise:.4g}, not {steepness:.4g}")
+
+
 def threads_agree(box: AtomicBox, case: Case) -> None:
     """Calls at the same time give the same bits as calls one after another."""
     prompts, examples = case
@@ -244,5 +283,6 @@ LAWS: tuple[Law, ...] = (
     rows_do_not_depend_on_what_is_wanted,
     keys_tell_apart,
     repeats_are_free,
+    gradients_are_slopes,
     threads_agree,
 )

@@ -15,7 +15,7 @@ from fedbbpt.types import Space
 
 SHAPES = {
     "real": (((5,), False), ((3, 4), False), ((3, 4), True)),
-    "categorical": (((3, 4), False), ((1, 5), False)),
+    "categorical": (((3, 4), False), ((1, 5), False), ((3, 2, 4), True)),
 }
 """By kind, (shape, separable) of the spaces that every law is tried on."""
 
@@ -62,7 +62,8 @@ def quadratic(points: Array, centre: float = 1.0) -> Array:
 
 def ladder(points: Array) -> Array:
     """(K,) losses of categorical points: in every row a later choice is better, 1 down to 0."""
-    return np.asarray(1.0 - points.argmax(axis=-1).mean(axis=-1) / (points.shape[-1] - 1))
+    chosen = points.argmax(axis=-1).reshape(len(points), -1)
+    return np.asarray(1.0 - chosen.mean(axis=-1) / (points.shape[-1] - 1))
 
 
 def walk(optimizer: Optimizer[Any], space: Space, steps: int, state: Any = None) -> Any:
@@ -188,10 +189,13 @@ def declares_its_fields(optimizer: Optimizer[Any], space: Space) -> None:
 def improves(optimizer: Optimizer[Any], space: Space) -> None:
     """A thousand candidates take a fifth off a 10-dimensional quadratic, or off a ladder.
 
-    Tried in a vector of 10 or, for a separable or a categorical space, in 2 rows of 5.
+    Tried in a vector of 10 or, for a separable or a categorical space, in 2 rows of 5 (for 2
+    classes where it is both).
     """
     rows, loss = space.separable or space.kind == "categorical", loss_in(space)
-    where = Space(space.kind, (2, 5) if rows else (10,), space.separable)
+    both = space.separable and space.kind == "categorical"
+    shape = (2, 2, 5) if both else (2, 5) if rows else (10,)
+    where = Space(space.kind, shape, space.separable)
     state = optimizer.init(where)
     steps = 1 + 1000 // len(optimizer.ask(state, stream(0, "kit")))
     best = optimizer.best(walk(optimizer, where, steps))

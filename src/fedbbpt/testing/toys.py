@@ -168,7 +168,8 @@ def toy_box(name: str = "toy", scale: float = 6.0) -> Function:
 def _prompted(vocabulary: Vocabulary, prompt: RenderedPrompt, fill: str, which: int) -> Array:
     """(T, H) of a label or text in its template, moved by the soft prompt of class ``which``."""
     ids, slots = vocabulary.layout(prompt.template.replace(GAPS[prompt.side], "\0"), fill)
-    rows = vocabulary.embed([*prompt.tokens, *ids])
+    # The rows are averaged, so the place of the tokens is nothing to them.
+    rows = vocabulary.embed([*prompt.tokens_of(which), *ids])
     if not prompt.soft:
         return rows
     soft = prompt.soft[which if len(prompt.soft) > 1 else 0]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from fedbbpt.arrays import Array
 from fedbbpt.protocols import AtomicBox, Wrapper
-from fedbbpt.types import Atom
+from fedbbpt.types import Atom, RenderedPrompt
+from fedbbpt.wrappers import _gradient
 
 
 class Account(Protocol):
@@ -45,3 +46,10 @@ class Metered(Wrapper):
         if rows and not np.isfinite(np.concatenate(rows)).all():
             self.account.dropped += sum(not np.isfinite(row).all() for row in rows)
         return rows
+
+    def gradient(
+        self, prompt: RenderedPrompt, examples: Sequence[Any], targets: Array
+    ) -> tuple[float, Array]:
+        """The inner box's, after every example was charged as a query."""
+        self.account.charge(_gradient.keys(self.name, prompt, examples, targets))
+        return self.inner.gradient(prompt, examples, targets)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from fedbbpt.arrays import Array
 from fedbbpt.protocols import AtomicBox, Wrapper
-from fedbbpt.types import Atom
+from fedbbpt.types import Atom, RenderedPrompt
 
 
 class Timed(Wrapper):
@@ -25,12 +27,24 @@ class Timed(Wrapper):
 
     def evaluate(self, atoms: Sequence[Atom], wanted: Sequence[int]) -> list[Array]:
         """Rows of the inner box."""
+        with self._timed():
+            return self.inner.evaluate(atoms, wanted)
+
+    def gradient(
+        self, prompt: RenderedPrompt, examples: Sequence[Any], targets: Array
+    ) -> tuple[float, Array]:
+        """The inner box's."""
+        with self._timed():
+            return self.inner.gradient(prompt, examples, targets)
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
         with self._lock:
             if not self._inside:
                 self._since = time.perf_counter()
             self._inside += 1
         try:
-            return self.inner.evaluate(atoms, wanted)
+            yield
         finally:
             with self._lock:
                 self._inside -= 1
