@@ -3,51 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fedbbpt import registry
-from fedbbpt.arrays import Array
+from fedbbpt.baselines import Baseline
 from fedbbpt.budget import FEDERATION, Budget
-from fedbbpt.check import check, check_baseline, check_prompt
+from fedbbpt.check import check, check_baseline, check_labels, check_moves, check_prompt
 from fedbbpt.config import Config, Part
-from fedbbpt.data.load import Table, classes, load
-from fedbbpt.data.partition import holdout, shots, split
 from fedbbpt.errors import ConfigError, closest
+from fedbbpt.gather import Gathered, gather
 from fedbbpt.phases import PHASES
-from fedbbpt.protocols import AtomicBox, Baseline, Engine, Prompt, Store, Task
+from fedbbpt.protocols import AtomicBox, Engine, Prompt, Store, Task
 from fedbbpt.round import Client, Door, Parts, Phase
+from fedbbpt.sharing import TESTER, Split
 from fedbbpt.types import Batch, Job
 from fedbbpt.wrappers.cached import Cached
 from fedbbpt.wrappers.metered import Metered
 from fedbbpt.wrappers.retrying import Retrying
 from fedbbpt.wrappers.timed import Timed
 
-TESTER = "(test)"
-"""Holds the test examples where they belong to no site; takes no part in training."""
-
 OpenStore = Callable[[str, int], Store]
-
-
-@dataclass(frozen=True)
-class Split:
-    """The examples of a federation.
-
-    Attributes:
-        classes: class names in class order.
-        train, holdout, test: batches by client name; the tester has test examples only.
-        clients: names of those that train.
-    """
-
-    classes: tuple[str, ...]
-    train: Mapping[str, Batch]
-    holdout: Mapping[str, Batch]
-    test: Mapping[str, Batch]
-    clients: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -57,6 +36,7 @@ class Federation:
     Attributes:
         box: the leaf box with its timer and retries.
         clients: names of those that train; ``holders``: those with test examples.
+        gathered: candidates that a corpus or the clients named before the prompt was made.
     """
 
     config: Config
@@ -67,6 +47,7 @@ class Federation:
     timer: Timed
     split: Split
     baseline: Baseline | None
+    gathered: Gathered
 
     @property
     def clients(self) -> tuple[str, ...]:
@@ -78,60 +59,10 @@ class Federation:
         batches: Mapping[str, Batch] = getattr(self.split, kind)
         return [name for name, batch in batches.items() if batch.size]
 
-
-def examples(config: Config) -> Split:
-    """Read the files and share the examples out.
-
-    Raises:
-        DataError, ConfigError: a file or the partition is at fault.
-    """
-    if config.data.text == config.data.label:
-        raise ConfigError(f"data.text and data.label both name the column '{config.data.text}'")
-    columns = {"text": config.data.text, "label": config.data.label, "site": config.data.site}
-    train = load(Path(config.data.train), **columns)
-    test = load(Path(config.data.test), **columns) if config.data.test else None
-    return share_out(config, train, test)
-
-
-def share_out(config: Config, train: Table, test: Table | None) -> Split:
-    """Partition tables over clients and hold examples back."""
-    names = classes(train, test)
-    number = {name: i for i, name in enumerate(names)}
-    labels = np.array([number[label] for label in train.labels], np.int64)
-    seed, partition = config.run.seed, config.partition
-    rows = np.arange(len(labels))
-    if partition.shots is not None:
-        rows = shots(labels, partition.shots, seed)
-    owned = split(
-        partition.kind,
-        labels=labels,
-        rows=rows,
-        sites=train.sites,
-        clients=partition.clients,
-        alpha=partition.alpha,
-        labels_per_client=partition.labels_per_client,
-        seed=seed,
-    )
-    everything = Batch(train.texts, labels)
-    kept: dict[str, Batch] = {}
-    back: dict[str, Batch] = {}
-    for client, mine in owned.items():
-        train_rows, held = holdout(mine, labels, config.rounds.holdout, seed, client)
-        kept[client], back[client] = everything.take(train_rows), everything.take(held)
-    return Split(names, kept, back, _test(test, number, owned), tuple(owned))
-
-
-def _test(
-    test: Table | None, number: Mapping[str, int], owned: Mapping[str, Array]
-) -> dict[str, Batch]:
-    """Each site's own test examples where the table names the sites, else all in one place."""
-    if test is None:
-        return {}
-    batch = Batch(test.texts, np.array([number[label] for label in test.labels], np.int64))
-    if test.sites is None or not set(test.sites) <= set(owned):
-        return {TESTER: batch}
-    sites = np.array(test.sites)
-    return {name: batch.take(np.flatnonzero(sites == name)) for name in owned}
+    @property
+    def test_examples(self) -> int:
+        """Number of test examples; those that every client is scored on count once."""
+        return sum({id(batch): batch.size for batch in self.split.test.values()}.values())
 
 
 def build(
@@ -141,7 +72,7 @@ def build(
 
     Args:
         config: what is wanted.
-        split: the examples, from :func:`examples`.
+        split: the examples, from :func:`fedbbpt.sharing.examples`.
         open_store: (account, round) -> where that account's paid rows are kept.
         box: a box made already; else the one that the config names.
 
@@ -151,26 +82,29 @@ def build(
     if box is None:
         box = registry.make("boxes", config.box.kind, config.box.options, "box")
     method = config.method
-    baseline: Baseline | None = None
-    phases = dict(PHASES)
-    if (method.kind == "baseline") != (method.baseline is not None):
-        raise ConfigError(
-            "method.kind = 'baseline' and the table [method.baseline] need each other"
-        )
-    if method.baseline is not None:
-        baseline = _part("baselines", method.baseline, "method.baseline")
-        check_baseline(method.baseline.name, baseline, box)
+    baseline, phases = _baseline(config, box), dict(PHASES)
+    if baseline is not None:
         phases |= {phase.name: phase for phase in baseline.phases}
+        if baseline.everyone and TESTER in split.test:
+            split = replace(split, test=dict.fromkeys(split.clients, split.test[TESTER]))
+    trained = {name: split.train[name] for name in split.clients}
+    gathered = gather(config, trained) if baseline is None else Gathered()
     parts = Parts(
         optimizer=_part("optimizers", method.optimizer, "method.optimizer"),
-        prompt=_prompt(config, split, box),
-        task=_task(config, box),
+        prompt=_prompt(config, split, box, baseline, gathered),
+        task=_task(config, split, box),
         aggregator=_part("aggregators", method.aggregator, "method.aggregator"),
         directions=_directions(config),
         wire=method.wire,
-        phases=phases,
+        phases={**phases, **gathered.phases},
     )
     check(parts, box, config.rounds.steps)
+    if baseline is None:
+        check_moves(parts.prompt)
+    else:
+        check_labels(baseline, parts.task)
+        zero = np.zeros((1, *parts.prompt.space.shape))
+        baseline.prepare(parts.prompt.render(zero)[0], box)
     budget = Budget(config.budget.queries)
     timer = Timed(box)
     inner = Retrying(timer, config.box.attempts)
@@ -180,7 +114,7 @@ def build(
         return Door(Metered(Cached(inner, open_store(account, job.round)), purse), purse)
 
     engine = _engine(config, parts, split, door)
-    return Federation(config, parts, engine, budget, inner, timer, split, baseline)
+    return Federation(config, parts, engine, budget, inner, timer, split, baseline, gathered)
 
 
 def _engine(
@@ -214,41 +148,68 @@ def _part(group: str, table: Part, where: str) -> Any:
     return registry.make(group, table.name, table.options, where)
 
 
-def _prompt(config: Config, split: Split, box: AtomicBox) -> Prompt:
+def _baseline(config: Config, box: AtomicBox) -> Baseline | None:
+    """The rival, where the method is one."""
+    table = config.method.baseline
+    if (config.method.kind == "baseline") != (table is not None):
+        raise ConfigError(
+            "method.kind = 'baseline' and the table [method.baseline] need each other"
+        )
+    if table is None:
+        return None
+    baseline: Baseline = _part("baselines", table, "method.baseline")
+    check_baseline(table.name, baseline, box)
+    return baseline
+
+
+def _prompt(
+    config: Config, split: Split, box: AtomicBox, baseline: Baseline | None, gathered: Gathered
+) -> Prompt:
     table = config.prompt
+    kind, options = table.kind, table.options
+    if baseline is not None:
+        kind, options = baseline.prompt, {}
     for name in table.labels:
         if name not in split.classes:
             raise ConfigError(f"prompt.labels names '{name}'; {closest(name, split.classes)}")
     words = [table.labels.get(name, name.replace("_", " ")) for name in split.classes]
     if len(set(words)) < len(words) or not all(word.strip() for word in words):
         raise ConfigError(f"prompt.labels must give every class a word of its own, not {words}")
-    kind = registry.find("prompts", table.kind)
-    check_prompt(table.kind, kind, box, table.side)
+    made = registry.find("prompts", kind)
+    check_prompt(kind, made, box, table.side)
+    takes, sends = signature(made).parameters, made.sends_to(box)
     given: dict[str, Any] = {}
-    if "per_class" in signature(kind).parameters:
-        # Two classes differ by one direction, which a common prompt moves as well as two.
-        several = table.side == "label" and len(words) > 2
+    if "per_class" in takes:
+        # Two classes differ by one direction, which a common prompt moves as well as two. A
+        # prompt of plain text has one template.
+        several = table.side == "label" and len(words) > 2 and "text" not in sends
         given["per_class"] = several if table.per_class == "auto" else table.per_class
-    elif table.per_class is True:
-        raise ConfigError(f"{table.kind} prompts cannot be made per class")
+    elif table.per_class is True and baseline is None:
+        raise ConfigError(f"{kind} prompts cannot be made per class")
+    if table.vocabulary != "auto" and "offered" not in takes and baseline is None:
+        raise ConfigError(f"{kind} prompts have no candidates; leave prompt.vocabulary away")
     prompt: Prompt = registry.make(
         "prompts",
-        table.kind,
-        table.options,
+        kind,
+        options,
         "prompt",
         vocabulary=box.vocabulary,
         template=table.template,
         labels=words,
         side=table.side,
         seed=config.run.seed,
+        sends=sends,
+        offered=gathered.words,
         **given,
     )
     box.prepare(prompt.render(np.zeros((1, *prompt.space.shape)))[0])
     return prompt
 
 
-def _task(config: Config, box: AtomicBox) -> Task:
-    method = config.method
+def _task(config: Config, split: Split, box: AtomicBox) -> Task:
+    method, positive = config.method, config.data.positive or split.classes[-1]
+    if positive not in split.classes:
+        raise ConfigError(f"data.positive is '{positive}'; {closest(positive, split.classes)}")
     task: Task = registry.make(
         "tasks",
         config.task,
@@ -259,6 +220,9 @@ def _task(config: Config, box: AtomicBox) -> Task:
         guard=method.guard,
         guard_rate=method.guard_rate,
         vocabulary=box.vocabulary,
+        measure=config.metric,
+        classes=len(split.classes),
+        positive=split.classes.index(positive),
     )
     return task
 

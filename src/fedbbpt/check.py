@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from fedbbpt.baselines import Baseline
 from fedbbpt.errors import Incompatible
-from fedbbpt.protocols import AtomicBox, Baseline, Prompt
+from fedbbpt.protocols import AtomicBox, Prompt, Task
 from fedbbpt.round import Parts
 
 
@@ -20,16 +21,16 @@ def check_prompt(kind: str, prompt: type[Prompt], box: AtomicBox, side: str) -> 
     Raises:
         Incompatible: the box does not take it.
     """
-    if not prompt.sends <= box.accepts:
+    sends = prompt.sends_to(box)
+    if not sends <= box.accepts:
         raise Incompatible(
-            f"{kind} prompts send {_list(prompt.sends)}, "
-            f"but {box.name} accepts only {_list(box.accepts)}"
+            f"{kind} prompts send {_list(sends)}, but {box.name} accepts only {_list(box.accepts)}"
         )
     if side not in box.sides:
         raise Incompatible(
             f"prompt.side is '{side}', but {box.name} takes prompts only on: {_list(box.sides)}"
         )
-    if prompt.sends & {"soft", "tokens"} and box.vocabulary is None:
+    if sends & {"soft", "tokens"} and box.vocabulary is None:
         raise Incompatible(f"{kind} prompts need the box's vocabulary, and {box.name} has none")
 
 
@@ -39,9 +40,34 @@ def check_baseline(kind: str, baseline: Baseline, box: AtomicBox) -> None:
     Raises:
         Incompatible: it does.
     """
-    if not baseline.needs <= box.gives:
+    lacking = (baseline.needs | {"scores"}) - box.gives
+    if lacking:
         raise Incompatible(
-            f"{kind} needs {_list(baseline.needs)}, but {box.name} gives only {_list(box.gives)}"
+            f"{kind} needs {_list(lacking)}, but {box.name} gives only {_list(box.gives)}"
+        )
+
+
+def check_labels(baseline: Baseline, task: Task) -> None:
+    """Refuse a baseline that learns classes for a task of numbers.
+
+    Raises:
+        Incompatible: it does.
+    """
+    if task.numbers and not baseline.numbers:
+        raise Incompatible(
+            f"{_name(baseline)} learns classes, but the labels of this task are numbers"
+        )
+
+
+def check_moves(prompt: Prompt) -> None:
+    """Refuse a search over a prompt that cannot move.
+
+    Raises:
+        Incompatible: its points have no numbers.
+    """
+    if 0 in prompt.space.shape:
+        raise Incompatible(
+            f"{_name(prompt)} prompts have nothing to search; set prompt.kind = 'soft' or 'tokens'"
         )
 
 
@@ -70,6 +96,11 @@ def check(parts: Parts, box: AtomicBox, steps: int) -> None:
         reason = f"its state has no {_list(lacking)}" if lacking else "its state has no mean"
         raise Incompatible(
             f"{_name(aggregator)} cannot merge the states of {_name(optimizer)}: {reason}"
+        )
+    if aggregator.shared and parts.directions != "shared":
+        raise Incompatible(
+            f"{_name(aggregator)} compares what clients say of the same candidates; "
+            "set method.directions = 'shared'"
         )
     if parts.directions == "shared" and steps > 1:
         raise Incompatible(

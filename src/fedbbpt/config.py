@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -12,10 +11,9 @@ from typing import Any, Literal
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fedbbpt import sets
 from fedbbpt.errors import ConfigError, UnknownPart, closest
-
-Tree = dict[str, Any]
-Count = Field(ge=1)
+from fedbbpt.trees import Tree, locate, merge, parse
 
 
 class Section(BaseModel):
@@ -36,23 +34,50 @@ class Options(Section):
 
 
 class Data(Section):
-    """Files, relative to the config; $VARS are expanded."""
+    """Files, relative to the config, and what is in them.
+
+    Attributes:
+        train, test: CSV, TSV (also as .txt), JSONL or Parquet, also gzipped; $VARS are expanded
+            and ``{seed}`` is run.seed, for sets that come in one sample per seed.
+        test_limit: most test examples to score on, always the same random ones; 0 for all. Every
+            snapshot of a search is scored on each of them.
+        set: a well-known data set (:mod:`fedbbpt.sets`); its facts stand in for absent keys.
+        text: column of the texts; or a form with columns in braces, which is how a task with two
+            sentences is read: ``"{premise} ? {hypothesis}"``. Of a list the first that fits.
+        label: column of the labels; of a list the first that is there.
+        site: column that names the holder of each example; it may be absent.
+        columns: names of the columns of a CSV or TSV file that does not begin with them.
+        repeats: a column that rows may hold several times in a row; the first counts.
+        names: better names for some labels, such as {"0" = "negative"}.
+        blank: what to do with examples without a text: "refuse" the file, or "drop" them.
+        positive: the class that F1 looks for; the last in alphabetical order if absent.
+        range: least and greatest label where labels are numbers (task = "rate").
+    """
 
     train: str
     test: str = ""
-    text: str = "text"
-    label: str = "label"
+    test_limit: int = Field(default=0, ge=0)
+    set: str = ""
+    text: str | list[str] = Field(default="text", min_length=1)
+    label: str | list[str] = Field(default="label", min_length=1)
     site: str = "site"
+    columns: list[str] = []
+    repeats: str = ""
+    names: dict[str, str] = {}
+    blank: Literal["refuse", "drop"] = "refuse"
+    positive: str = ""
+    range: tuple[float, float] | None = None
 
 
 class Partition(Section):
-    """Which example belongs to which client."""
+    """Which example belongs to which client; ``only`` keeps one client and leaves the rest out."""
 
     kind: str = "column"
     alpha: float = 1.0
     clients: int = 10
     labels_per_client: int = 2
     shots: int | None = Field(default=None, ge=1)
+    only: str = ""
 
 
 class Box(Options):
@@ -63,13 +88,19 @@ class Box(Options):
 
 
 class PromptTable(Options):
-    """Where the prompt goes; further keys are options of the prompt."""
+    """Where the prompt goes; further keys are options of the prompt.
+
+    ``vocabulary``: where candidates come from; "auto" is ``words`` if given, else "near".
+    """
 
     kind: str = "soft"
     side: Literal["label", "text"] = "label"
     template: str
     labels: dict[str, str] = {}
     per_class: bool | Literal["auto"] = "auto"
+    vocabulary: Literal["auto", "near", "file", "public", "clients"] = "auto"
+    public: str = ""
+    min_clients: int = Field(default=2, ge=1)
 
 
 class Part(Options):
@@ -79,9 +110,15 @@ class Part(Options):
 
 
 class Method(Section):
-    """A preset and what was changed in it."""
+    """A preset and what was changed in it.
+
+    ``base`` is a preset beneath this one. ``clients`` says who works together: ``"all"``;
+    ``"pooled"``, as if one had all the data (simulation only); ``"alone"``, each for itself.
+    """
 
     name: str = "fedes"
+    base: str = ""
+    clients: Literal["all", "pooled", "alone"] = "all"
     kind: Literal["search", "baseline"] = "search"
     directions: Literal["auto", "shared", "distinct", "fixed"] = "auto"
     wire: Literal["replay", "state"] = "replay"
@@ -127,6 +164,7 @@ class Config(Section):
     """Everything a run needs to know."""
 
     task: str = "classify"
+    metric: str = "auto"
     data: Data
     partition: Partition = Partition()
     box: Box = Box()
@@ -162,16 +200,8 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError, UnknownPart: one sentence that names the key.
     """
-    try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"there is no config file {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
-    for item in overrides:
-        _override(tree, item)
+    tree = parse(path, overrides)
+    tree.pop("compare", None)
     return resolve(tree, path.parent)
 
 
@@ -185,69 +215,35 @@ def resolve(tree: Tree, folder: Path) -> Config:
     method = tree.get("method", {})
     if not isinstance(method, dict):
         raise ConfigError(f"method is {method!r}; write a table: [method] name = ...")
-    name = method.get("name", "fedes")
-    if name not in presets():
-        raise UnknownPart(f"no method is named '{name}'; {closest(str(name), presets())}")
-    preset = tomllib.loads((files("fedbbpt.methods") / f"{name}.toml").read_text("utf-8"))
-    tree = _merge(preset, tree)
-    _locate(tree, folder)
+    preset = _preset(method.get("name", "fedes"))
+    base = method.get("base") or preset.get("method", {}).get("base")
+    if base:
+        preset = merge(_preset(base), preset)
+    tree = merge(preset, tree)
+    tree = merge(sets.facts(tree), tree)
+    locate(tree, folder)
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(_sentence(error)) from None
+        raise ConfigError(sentence(error)) from None
 
 
-def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
-    """``above`` over ``below``; a plug-in that is named anew keeps none of the old options."""
-    for key in ("name", "kind"):
-        if key in above and key in below and above[key] != below[key]:
-            return dict(above)
-    merged = dict(below)
-    for key, value in above.items():
-        old = merged.get(key)
-        merged[key] = (
-            _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-        )
-    return merged
+def _preset(name: object) -> Tree:
+    if name not in presets():
+        raise UnknownPart(f"no method is named '{name}'; {closest(str(name), presets())}")
+    return tomllib.loads((files("fedbbpt.methods") / f"{name}.toml").read_text("utf-8"))
 
 
-def _override(tree: Tree, item: str) -> None:
-    path, equals, text = item.partition("=")
-    *tables, key = path.strip().split(".")
-    if not equals or not all([*tables, key]):
-        raise ConfigError(f"--set '{item}' must look like section.key=value")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()
-    for table in tables:
-        tree = tree.setdefault(table, {})
-        if not isinstance(tree, dict):
-            raise ConfigError(f"--set '{item}': '{table}' is a value, not a table")
-    tree[key] = value
+def sentence(error: ValidationError, model: Any = None, table: str = "") -> str:
+    """The first fault in words, with the closest key for an unknown one.
 
-
-def _locate(tree: Tree, folder: Path) -> None:
-    """Make the paths absolute, so that a run directory can be resumed from anywhere."""
-    for table, keys in (("data", ("train", "test")), ("run", ("ledger",)), ("prompt", ("words",))):
-        section = tree.get(table)
-        if not isinstance(section, dict):
-            continue
-        for key in keys:
-            value = section.get(key)
-            if isinstance(value, str) and value:
-                expanded = os.path.expandvars(value)
-                if "$" in expanded:
-                    unset = expanded[expanded.index("$") :].split("/")[0]
-                    raise ConfigError(f"{table}.{key} is '{value}', but {unset} is not set")
-                section[key] = os.path.abspath(folder / os.path.expanduser(expanded))
-
-
-def _sentence(error: ValidationError) -> str:
-    """The first fault in words, with the closest key for an unknown one."""
-    first = error.errors()[0]
+    Args:
+        error: what pydantic says.
+        model: of what; the whole config if absent.
+        table: where it stands.
+    """
+    first, path, model = error.errors()[0], [table] if table else [], model or Config
     # Behind the key, pydantic also names the member of a union that it tried.
-    path, model = [], Config
     for part in first["loc"]:
         fields: dict[str, Any] = getattr(model, "model_fields", {})
         if part not in fields:
@@ -259,8 +255,11 @@ def _sentence(error: ValidationError) -> str:
         key = str(first["loc"][-1])
         return f"unknown key {'.'.join([*path, key])}; {closest(key, fields)}"
     if first["type"] == "missing":
-        return f"the config lacks {'.'.join(str(part) for part in first['loc'])}"
-    tried = [e["msg"] for e in error.errors() if list(map(str, e["loc"]))[: len(path)] == path]
+        key = ".".join([*path[:1] * bool(table), *(str(part) for part in first["loc"])])
+        hint = "; write one, or name a known data.set" if key.startswith("prompt") else ""
+        return f"the config lacks {key}{hint}"
+    here = path[bool(table) :]
+    tried = [e["msg"] for e in error.errors() if list(map(str, e["loc"]))[: len(here)] == here]
     return f"{where} is {first['input']!r}: {', or '.join(tried)}"
 
 

@@ -41,19 +41,34 @@ def _keys(box: BlackBox, prompts: Sequence[RenderedPrompt], batch: Batch) -> set
 
 
 def select(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arrays, float]:
-    """Mean held-back loss of every snapshot, and mean square of its distance to the last one's."""
+    """What :func:`held_back` says of every snapshot."""
     reply = box(parts.prompt.render(job.arrays["points"]), client.holdout.inputs)
+    return held_back(parts, client, reply)
+
+
+def held_back(parts: Parts, client: Client, reply: Reply) -> tuple[Arrays, float]:
+    """Of S answers (S, B, C): mean held-back loss, mean square of its distance to the last one's,
+    and how many examples are answered with each class; besides, how many are of each class.
+    """
     losses = parts.task.plain_loss(reply, client.holdout)
-    losses = losses[:, np.isfinite(losses).all(axis=0)]
-    if not losses.size:
+    answered = np.isfinite(losses).all(axis=0)
+    if not answered.any():
         return {}, 0.0
-    squares = ((losses - losses[-1]) ** 2).mean(axis=1)
-    return {"losses": losses.mean(axis=1), "squares": squares}, float(losses.shape[1])
+    losses, every = losses[:, answered], np.arange(reply.scores.shape[2])
+    chosen = reply.scores[:, answered].argmax(axis=2)
+    own = np.rint(client.holdout.targets[answered])  # a number counts for the nearer pole
+    arrays = {
+        "losses": losses.mean(axis=1),
+        "squares": ((losses - losses[-1]) ** 2).mean(axis=1),
+        "answers": (chosen[..., None] == every).sum(axis=1),
+        "labels": (own[:, None] == every).sum(axis=0),
+    }
+    return arrays, float(losses.shape[1])
 
 
 def evaluate(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arrays, float]:
-    """For every snapshot: test loss, metric, and the share of examples it gets better
-    (``gained``) and worse (``lost``) than the first point, the starting prompt.
+    """For every snapshot: test loss, and what the metric needs to set it against the first point,
+    the starting prompt.
     """
     reply = box(parts.prompt.render(job.arrays["points"]), client.test.inputs)
     return compare(parts, client, reply.scores)
@@ -62,17 +77,15 @@ def evaluate(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arr
 def compare(parts: Parts, client: Client, scores: Array) -> tuple[Arrays, float]:
     """Means over the test examples of S answers (S, B, C), the first being the one to beat."""
     reply = Reply(scores)
-    score = parts.task.score(reply, client.test)
-    change = score - score[0]
     losses = parts.task.plain_loss(reply, client.test)
     answered = np.isfinite(losses)
-    arrays = {
-        "losses": np.where(answered, losses, 0.0).sum(axis=1) / answered.sum(axis=1).clip(min=1),
-        "scores": score.mean(axis=1),
-        "gained": (change > 0).mean(axis=1),
-        "lost": (change < 0).mean(axis=1),
-    }
-    return arrays, float(client.test.size)
+    losses = np.where(answered, losses, 0.0).sum(axis=1) / answered.sum(axis=1).clip(min=1)
+    told = parts.task.metric.tell(parts.task.answers(reply), client.test.targets)
+    return {"losses": losses, **told}, float(client.test.size)
+
+
+def _compared(parts: Parts) -> tuple[str, ...]:
+    return ("losses", *parts.task.metric.sends)
 
 
 def _searched(parts: Parts) -> tuple[str, ...]:
@@ -85,7 +98,7 @@ PHASES = {
     for phase in (
         Phase("setup", "train", lambda _: ("step", "once", "common"), setup),
         Phase("search", "train", _searched, search),
-        Phase("select", "select", lambda _: ("losses", "squares"), select),
-        Phase("evaluate", "evaluation", lambda _: ("losses", "scores", "gained", "lost"), evaluate),
+        Phase("select", "select", lambda _: ("losses", "squares", "answers", "labels"), select),
+        Phase("evaluate", "evaluation", _compared, evaluate),
     )
 }

@@ -1,7 +1,4 @@
-"""The protocols: what every plug-in is. Adding one is a new file with one of these classes.
-
-Shapes as in :mod:`fedbbpt.types`.
-"""
+"""The protocols: adding a plug-in is a new file with one of these; shapes as in ``types``."""
 
 from __future__ import annotations
 
@@ -12,6 +9,8 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 import numpy as np
 
 from fedbbpt.arrays import Array, Arrays
+from fedbbpt.errors import BoxError
+from fedbbpt.maths.metrics import Metric
 from fedbbpt.types import Atom, Batch, Grid, Job, RenderedPrompt, Reply, Space, Update
 
 S = TypeVar("S", bound=tuple[Any, ...])
@@ -52,7 +51,7 @@ class BlackBox(Protocol):
         name: model, revision and decoding; part of every cache key.
         accepts: kinds of prompts taken, of {"text", "tokens", "soft", "image"}.
         sides: where a prompt may stand, of {"label", "text"}.
-        gives: of {"scores", "embeddings", "text"}.
+        gives: of {"scores", "embeddings", "text"}, and "gradients" if it runs in this process.
         vocabulary: the box's tokens, or ``None``.
     """
 
@@ -71,6 +70,9 @@ class AtomicBox(ABC):
 
     A leaf implements :meth:`split` and :meth:`evaluate`. A wrapper holds another box and
     overrides :meth:`evaluate`; everything else it passes on.
+
+    Attributes:
+        max_tokens: a prompted text longer than this is cut; ``None`` where nobody knows.
     """
 
     name: str
@@ -78,6 +80,7 @@ class AtomicBox(ABC):
     sides: frozenset[str]
     gives: frozenset[str]
     vocabulary: Vocabulary | None = None
+    max_tokens: int | None = None
 
     def prepare(self, prompt: RenderedPrompt) -> None:  # noqa: B027 - most boxes take any
         """Raise a ConfigError if this prompt cannot be used; asked before anything is paid."""
@@ -106,6 +109,21 @@ class AtomicBox(ABC):
         grid = self.split(prompts, examples)
         return grid.assemble(self.evaluate(grid.atoms, range(len(grid.atoms))))
 
+    def gradient(
+        self, prompt: RenderedPrompt, examples: Sequence[Any], targets: Array
+    ) -> tuple[float, Array]:
+        """What a white-box method sees; only of a box that lists "gradients" in ``gives``.
+
+        Args:
+            prompt: a soft one.
+            examples: B inputs; ``targets``: (B,) class indices.
+
+        Returns:
+            mean over the examples of the cross-entropy of the box's scores, and its gradient with
+            respect to the prompt: (len(prompt.soft), T, H) float64.
+        """
+        raise BoxError(f"{self.name} gives no gradients")
+
 
 class Wrapper(AtomicBox):
     """A box around a box: same call, one concern. Subclasses override ``evaluate``."""
@@ -114,6 +132,7 @@ class Wrapper(AtomicBox):
         self.inner = inner
         self.name, self.accepts, self.gives = inner.name, inner.accepts, inner.gives
         self.sides, self.vocabulary = inner.sides, inner.vocabulary
+        self.max_tokens = inner.max_tokens
 
     def prepare(self, prompt: RenderedPrompt) -> None:
         """What the inner box refuses."""
@@ -122,6 +141,12 @@ class Wrapper(AtomicBox):
     def split(self, prompts: Sequence[RenderedPrompt], examples: Sequence[Any]) -> Grid:
         """The inner box's atoms."""
         return self.inner.split(prompts, examples)
+
+    def gradient(
+        self, prompt: RenderedPrompt, examples: Sequence[Any], targets: Array
+    ) -> tuple[float, Array]:
+        """The inner box's."""
+        return self.inner.gradient(prompt, examples, targets)
 
 
 class Store(Protocol):
@@ -145,10 +170,19 @@ class Recorder(Protocol):
 
 
 class Prompt(ABC):
-    """Turns points into prompts, purely."""
+    """Turns points into prompts, purely; ``sends`` are the kinds of prompts that it renders."""
 
-    sends: ClassVar[frozenset[str]]
+    sends: frozenset[str]
     space: Space
+
+    @classmethod
+    def sends_to(cls, box: AtomicBox) -> frozenset[str]:
+        """What an instance for this box will send; asked before one is made."""
+        return cls.sends
+
+    def read(self, prompt: RenderedPrompt) -> tuple[str, ...]:
+        """What a search put into a prompt, one text for all classes or one each, if it is text."""
+        return ()
 
     @abstractmethod
     def render(self, points: Array) -> list[RenderedPrompt]:
@@ -190,6 +224,10 @@ class Optimizer(ABC, Generic[S]):
     def best(self, state: S) -> Array:
         """The point to use if the search ended now, of shape ``*shape``."""
 
+    def done(self, state: S) -> bool:
+        """Whether nothing is left to try."""
+        return False
+
 
 class Aggregator(ABC):
     """Merges what clients send into the next broadcast.
@@ -199,11 +237,13 @@ class Aggregator(ABC):
             optimiser lists in ``averages``.
         needs: state fields that must exist for the merge to make sense.
         loss: the merge also reads each client's loss at its own best point (one more candidate).
+        shared: the merge makes sense only where all clients try the same candidates.
     """
 
     reads: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[tuple[str, ...]] = ()
     loss: ClassVar[bool] = False
+    shared: ClassVar[bool] = False
 
     def fields(self, optimizer: Optimizer[Any]) -> tuple[str, ...]:
         """The state fields that leave a client under this merge."""
@@ -226,11 +266,13 @@ class Task(ABC):
     """What makes an answer good.
 
     Attributes:
-        metric: name of the metric, a key of ``result.json``.
+        metric: makes one number of a client's answers, and of all clients' numbers.
+        numbers: targets are numbers in [0, 1] between two poles and not class indices.
         extends: whether the loss needs companions that :meth:`extend` makes.
     """
 
-    metric: str
+    metric: Metric
+    numbers: ClassVar[bool] = False
     extends: bool = False
 
     def extend(self, batch: Batch, rng: np.random.Generator) -> Batch:
@@ -246,8 +288,8 @@ class Task(ABC):
         """(K, B) losses for selection and reports: no companions, no guard."""
 
     @abstractmethod
-    def score(self, reply: Reply, batch: Batch) -> Array:
-        """(K, B) contribution of each example to the metric; higher is better."""
+    def answers(self, reply: Reply) -> Array:
+        """(K, B) answers as the metric compares them with targets."""
 
 
 class Engine(ABC):
@@ -260,39 +302,3 @@ class Engine(ABC):
     @abstractmethod
     def map(self, job: Job, clients: Sequence[str]) -> list[Update]:
         """Run the job on the named clients; updates come in the order of ``clients``."""
-
-
-class Exchange(Protocol):
-    """A baseline's way to the clients: every message is counted and charged like a round's."""
-
-    @property
-    def classes(self) -> int:
-        """C."""
-
-    @property
-    def hidden(self) -> int:
-        """H of the box's embeddings."""
-
-    def holders(self, kind: str) -> list[str]:
-        """Names of the clients with examples of a kind: "train", "holdout" or "test"."""
-
-    def ask(self, phase: str, arrays: Arrays, clients: Sequence[str]) -> list[Update]:
-        """One message down and one up."""
-
-
-class Baseline(ABC):
-    """A rival that is not ask/tell, in the same table.
-
-    Attributes:
-        needs: what the box must give, of {"scores", "embeddings", "text"}.
-        phases: the jobs it sends to clients.
-        evaluate: the phase that scores the starting prompt and, second, what was fitted.
-    """
-
-    needs: ClassVar[frozenset[str]] = frozenset()
-    phases: ClassVar[tuple[Any, ...]] = ()
-    evaluate: ClassVar[str]
-
-    @abstractmethod
-    def fit(self, exchange: Exchange) -> Arrays:
-        """What was learned, as the arrays that the evaluation phase needs."""

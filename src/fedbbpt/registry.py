@@ -10,16 +10,17 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from importlib.metadata import entry_points
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from fedbbpt.baselines import Baseline
 from fedbbpt.errors import ConfigError, UnknownPart, closest
 from fedbbpt.protocols import (
     Aggregator,
     AtomicBox,
-    Baseline,
     Engine,
     Optimizer,
     Prompt,
@@ -94,7 +95,8 @@ def make(group: str, name: str, options: Mapping[str, Any], where: str, **given:
     """
     kind = find(group, name)
     parameters = inspect.signature(kind).parameters
-    hints = get_type_hints(kind.__init__)
+    # A dataclass inherits fields, whose types only their own module can name.
+    hints = get_type_hints(kind if is_dataclass(kind) else kind.__init__)
     open_to_user = [p for p in parameters if p not in given]
     checked: dict[str, Any] = {}
     for key, value in options.items():

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
-
-from fedbbpt.arrays import Array, Arrays
+from fedbbpt.arrays import Arrays
 from fedbbpt.artefact import write_arrays
+from fedbbpt.baselines import Baseline
+from fedbbpt.diagnose import Course, Finding, Held, Knobs, findings
 from fedbbpt.errors import BoxError
+from fedbbpt.maths.choose import choose
 from fedbbpt.maths.merge import weighted_mean
-from fedbbpt.protocols import Baseline
 from fedbbpt.runner import Run
 from fedbbpt.types import Update
 
@@ -26,15 +25,18 @@ class Verdict:
 
     Attributes:
         chosen: position among the snapshots; 0 is the starting prompt.
-        test: evaluation means by name, each (S,), or ``None`` without test examples.
+        test: evaluation means by name and the metric as ``score``, each with S rows; ``None``
+            without test examples.
         examples: number of test examples.
         by_client: metric before and after for each client with test examples.
+        warnings: what the run found wrong with itself.
     """
 
     chosen: int
     test: Arrays | None
     examples: int
     by_client: dict[str, tuple[float, float]]
+    warnings: tuple[Finding, ...] = ()
 
 
 def judge(run: Run) -> Verdict:
@@ -50,7 +52,7 @@ def judge(run: Run) -> Verdict:
         chosen = choose(held["losses"], held["squares"], sum(update.weight for update in heard))
     run.progress("phase", {"name": "evaluate"})
     tested = run.ask_all("evaluate", federation.holders("test"))
-    verdict = _verdict(chosen, tested)
+    verdict = _verdict(run, chosen, tested)
     test = verdict.test
     for i, (queries, number) in enumerate(
         zip(run.books.snapshots.queries, run.books.snapshots.rounds, strict=True)
@@ -62,9 +64,19 @@ def judge(run: Run) -> Verdict:
             chosen=i == chosen,
             holdout_loss=None if held is None else float(held["losses"][i]),
             test_loss=None if test is None else float(test["losses"][i]),
-            test_score=None if test is None else float(test["scores"][i]),
+            test_score=None if test is None else float(test["score"][i]),
         )
-    return verdict
+    return replace(verdict, warnings=_diagnose(run, heard, chosen))
+
+
+def _diagnose(run: Run, heard: Sequence[Update], chosen: int) -> tuple[Finding, ...]:
+    """What went wrong in the search, one event each."""
+    events, knobs = run.books.events, Knobs.of(run.parts, run.federation.split.classes)
+    reports = [Held.of(update) for update in heard if update.weight]
+    found = findings(Course.of(events.read()), reports, chosen, knobs)
+    for finding in found:
+        events.write("diagnosis", **asdict(finding))
+    return tuple(found)
 
 
 def _judge_baseline(run: Run, baseline: Baseline) -> Verdict:
@@ -74,13 +86,18 @@ def _judge_baseline(run: Run, baseline: Baseline) -> Verdict:
     write_arrays(run.directory.prompt, fitted)
     run.progress("phase", {"name": "evaluate"})
     tested = run.ask_all(baseline.evaluate, run.federation.holders("test"), fitted)
-    return _verdict(1, tested)
+    verdict = _verdict(run, 1, tested)
+    return replace(verdict, examples=run.federation.test_examples)
 
 
-def _verdict(chosen: int, tested: Sequence[Update]) -> Verdict:
-    scores = {update.client: update.arrays["scores"] for update in tested}
+def _verdict(run: Run, chosen: int, tested: Sequence[Update]) -> Verdict:
+    value = run.parts.task.metric.value
+    scores = {update.client: value(update.arrays) for update in tested}
     by_client = {name: (float(s[0]), float(s[chosen])) for name, s in scores.items()}
-    return Verdict(chosen, _mean(tested), sum(int(u.weight) for u in tested), by_client)
+    test = _mean(tested)
+    if test is not None:
+        test["score"] = value(test)
+    return Verdict(chosen, test, sum(int(u.weight) for u in tested), by_client)
 
 
 def _mean(updates: Sequence[Update]) -> Arrays | None:
@@ -89,47 +106,6 @@ def _mean(updates: Sequence[Update]) -> Arrays | None:
     if not updates:
         return None
     return {name: weighted_mean(updates, name) for name in updates[0].arrays}
-
-
-def choose(losses: Array, squares: Array, examples: float) -> int:
-    """The last snapshot, unless another's held-back loss is lower by more than a standard error.
-
-    A few dozen held-back examples rank twenty neighbours hardly better than dice: the plain
-    minimum doubles the spread over seeds and lowers the mean (docs/decisions.md). A real
-    over-fit, or a search that never helped, still shows.
-
-    Args:
-        losses: (S,) mean held-back losses, the starting prompt first.
-        squares: (S,) mean squared distance of each example's loss to that of the last snapshot.
-        examples: number of held-back examples.
-    """
-    last = len(losses) - 1
-    gain = losses[last] - losses
-    error = np.sqrt(np.maximum(0.0, squares - gain**2) / max(1.0, examples - 1))
-    better = np.isfinite(losses) & (gain > error)
-    if not np.isfinite(losses[last]):
-        better = np.isfinite(losses)
-    # Of those that are better, the lowest; in a tie the one that moved less.
-    return int(np.argmin(np.where(better, losses, np.inf))) if better.any() else last
-
-
-def paired_interval(gained: float, lost: float, examples: int) -> list[float]:
-    """95 % interval of the difference of two paired proportions.
-
-    Wald's interval with half an example added to each of the four cells (Agresti & Min 2005),
-    which keeps its coverage when few answers change.
-
-    Args:
-        gained, lost: share of examples that only the new, only the old prompt gets right.
-        examples: how many there are.
-    """
-    if not examples:
-        return [0.0, 0.0]
-    size = examples + 2
-    up, down = (gained * examples + 0.5) / size, (lost * examples + 0.5) / size
-    middle = up - down
-    half = 1.959964 * math.sqrt(max(0.0, up + down - middle**2) / size)
-    return [middle - half, middle + half]
 
 
 def result(run: Run, verdict: Verdict) -> Tree:
@@ -150,11 +126,11 @@ def result(run: Run, verdict: Verdict) -> Tree:
         "seed": config.run.seed,
         "rounds": run.books.server.round,
         "clients": len(run.federation.clients),
-        "metric": run.parts.task.metric,
+        "metric": run.parts.task.metric.name,
         "test_examples": verdict.examples,
         "baseline": _scores(run, verdict, 0),
         "tuned": _scores(run, verdict, verdict.chosen),
-        "gain_interval": _interval(verdict),
+        "gain_interval": _interval(run, verdict),
         "queries": {
             "budget": budget.limit,
             **spent,
@@ -178,15 +154,14 @@ def result(run: Run, verdict: Verdict) -> Tree:
 
 
 def _scores(run: Run, verdict: Verdict, which: int) -> Tree:
+    name = run.parts.task.metric.name
     if verdict.test is None:
-        return {run.parts.task.metric: None, "loss": None}
-    scores, losses = verdict.test["scores"], verdict.test["losses"]
-    return {run.parts.task.metric: float(scores[which]), "loss": float(losses[which])}
+        return {name: None, "loss": None}
+    score, losses = verdict.test["score"], verdict.test["losses"]
+    return {name: float(score[which]), "loss": float(losses[which])}
 
 
-def _interval(verdict: Verdict) -> list[float]:
+def _interval(run: Run, verdict: Verdict) -> list[float]:
     if verdict.test is None or verdict.chosen == 0:
         return [0.0, 0.0]
-    gained, lost = verdict.test["gained"], verdict.test["lost"]
-    which = verdict.chosen
-    return paired_interval(float(gained[which]), float(lost[which]), verdict.examples)
+    return run.parts.task.metric.interval(verdict.test, verdict.chosen, verdict.examples)

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from fedbbpt.data._skew import by_class, cut
 from fedbbpt.data.partition import (
     KINDS,
     by_column,
@@ -16,6 +17,8 @@ from fedbbpt.data.partition import (
     split,
 )
 from fedbbpt.errors import ConfigError, DataError
+from fedbbpt.random import stream
+from fedbbpt.types import digest
 
 LABELS = np.repeat(np.arange(4), 40)
 ROWS = np.arange(LABELS.size)
@@ -164,9 +167,53 @@ def test_dirichlet_gives_the_mean_proportions_of_its_law():
     assert np.allclose(shares.var(), variance, rtol=0.15)
 
 
-def test_a_dirichlet_that_always_leaves_a_client_empty():
-    with refused(DataError, "alpha = 0.001", "100 draws", "fewer clients", "larger alpha", "shots"):
-        dirichlet(LABELS, ROWS, 8, 0.001, 0)
+alphas = st.sampled_from([1e-300, 0.03, 0.1, 0.3, 1.0, 10.0, 1e308, float("inf")])
+
+
+@law
+@given(labels=label_lists, data=st.data(), alpha=alphas, seed=seeds)
+def test_a_dirichlet_works_for_every_alpha(labels, data, alpha, seed):
+    labels = np.array(labels)
+    rows = np.array(data.draw(st.permutations(range(labels.size))))
+    clients = data.draw(st.integers(1, rows.size))
+    parts = dirichlet(labels, rows, clients, alpha, seed)
+    is_partition(parts, rows)
+    assert len(parts) == clients
+    assert same(parts, dirichlet(labels, np.sort(rows), clients, alpha, seed))
+
+
+@law
+@given(alpha=st.sampled_from([0.03, 0.1, 1.0]), clients=st.integers(2, 20), seed=seeds)
+def test_only_clients_left_empty_are_given_two_examples(alpha, clients, seed):
+    rng = stream(seed, "partition")
+    pieces = [cut(own, clients, alpha, rng) for own in by_class(LABELS, ROWS, rng)]
+    drawn = [np.concatenate(own) for own in zip(*pieces, strict=True)]
+    parts = list(dirichlet(LABELS, ROWS, clients, alpha, seed).values())
+    for before, after in zip(drawn, parts, strict=True):
+        if before.size:
+            assert set(after) <= set(before)
+        else:
+            assert after.size == 2
+
+
+def test_one_class_each_stays_one_class_each_under_extreme_skew():
+    parts = dirichlet(LABELS, ROWS, 12, 1e-300, 0).values()
+    # Four clients hold a class each; the eight that were empty get two examples from these.
+    assert sorted(part.size for part in parts) == [2] * 8 + [36] * 4
+    assert sum(np.unique(LABELS[part]).size == 1 for part in parts if part.size == 36) == 4
+
+
+def test_a_client_left_empty_gets_one_example_where_there_are_too_few():
+    labels = np.zeros(5, np.int64)
+    assert {p.size for p in dirichlet(labels, np.arange(5), 5, 1e-300, 0).values()} == {1}
+
+
+def test_a_draw_that_leaves_nobody_empty_is_kept():
+    """Golden: these rows are what the published tables were made with."""
+    parts = dirichlet(LABELS, ROWS, 8, 1.0, 0)
+    assert [part.size for part in parts.values()] == [9, 15, 21, 26, 37, 27, 11, 14]
+    drawn = digest(np.concatenate(list(parts.values())).astype("<i8").tobytes())
+    assert drawn.hex() == "ce66f83f8de579da0ad96d34683bb28e"
 
 
 @pytest.mark.parametrize("alpha", [0.0, -1.0, float("nan")])

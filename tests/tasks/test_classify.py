@@ -84,9 +84,11 @@ def test_an_unanswered_row_has_no_loss_and_scores_nothing(kind, hole):
 def test_the_metric():
     scores = np.array([[[0.0, -1.0], [0.0, -1.0], [-1.0, 0.0]]])
     task = Classify()
-    assert task.metric == "accuracy"
+    assert task.metric.name == "accuracy"
     batch = Batch(("a", "b", "c"), np.array([0, 1, 1]))
     np.testing.assert_array_equal(task.score(Reply(scores), batch), [[1.0, 0.0, 1.0]])
+    scores[0, 1, 1] = np.nan
+    assert task.answers(Reply(scores)).tolist() == [[0, -1, 1]]
 
 
 # --- the guard -----------------------------------------------------------------------------------
@@ -175,6 +177,9 @@ def test_unanswered_garbage_loses_its_candidate():
         ({"guard_rate": 0.0}, "guard_rate is 0.0"),
         ({"guard_rate": 1.5}, "guard_rate is 1.5"),
         ({"guard": "ratio"}, "needs a box with a vocabulary"),
+        ({"measure": "spearman"}, "metric is 'spearman'; this task knows: accuracy, f1, matthews"),
+        ({"measure": "f1", "classes": 3}, "metric is 'f1', which needs two classes.* are 3"),
+        ({"measure": "matthews", "classes": 4}, "metric is 'matthews', which needs two"),
     ],
 )
 def test_bad_options_are_refused(options, message):

@@ -1,4 +1,4 @@
-"""Labelled examples from a file: CSV, TSV, JSONL or Parquet, chosen by the suffix.
+"""Labelled examples from a file: CSV, TSV, JSONL or Parquet, chosen by the suffix, also gzipped.
 
 Nothing is repaired silently: a file is read as it stands, or refused with one sentence that names
 the file, the line (as an editor counts, from 1) or the Parquet row (from 1, without a header), what
@@ -7,21 +7,17 @@ was seen and what would be right. Such a sentence never quotes a text: texts are
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from fedbbpt.errors import DataError, MissingExtra, closest
+import numpy as np
 
-BOM = b"\xef\xbb\xbf"
-LONGEST_FIELD = 2**31 - 1  # csv keeps its limit in a C long, which has 32 bits on Windows
-SEPARATORS = {",": "commas", "\t": "tabs"}
+from fedbbpt.arrays import Array
+from fedbbpt.data._readers import Columns, Form, Row, read
+from fedbbpt.errors import ConfigError, DataError, closest
 
 
 class Table(NamedTuple):
@@ -38,48 +34,56 @@ class Table(NamedTuple):
     sites: tuple[str, ...] | None
 
 
-class _Columns(NamedTuple):
-    """What the three columns are called in this file."""
-
-    text: str
-    label: str
-    site: str
-
-
-class _Row(NamedTuple):
-    """One example as a reader found it; ``place`` opens every sentence about it."""
-
-    place: str
-    cells: Mapping[str, Any]
-
-
-def load(path: Path, *, text: str = "text", label: str = "label", site: str = "site") -> Table:
+def load(
+    path: Path,
+    *,
+    text: str | Sequence[str] = "text",
+    label: str | Sequence[str] = "label",
+    site: str = "site",
+    header: Sequence[str] = (),
+    repeats: str = "",
+    names: Mapping[str, str] | None = None,
+    blank: str = "refuse",
+) -> Table:
     """Read a file of labelled examples.
 
-    Labels and sites become strings, numbers as ``str`` writes them. CSV and TSV are quoted as
-    spreadsheets do it: a quoted field may hold separators, line ends and doubled quotes.
+    Labels and sites become strings, numbers as ``str`` writes them. CSV is quoted as spreadsheets
+    do it: a quoted field may hold separators, line ends and doubled quotes. TSV is read so too
+    where the file was plainly written so; else, as in GLUE, a quote is a character like others.
 
     Args:
-        path: a ``.csv``, ``.tsv``, ``.jsonl``, ``.ndjson`` or ``.parquet`` file; text is UTF-8.
-        text: column (or JSON key) of the texts.
-        label: column of the labels.
+        path: a ``.csv``, ``.tsv``, ``.txt`` (read as TSV), ``.jsonl``, ``.ndjson`` or ``.parquet``
+            file, or one of these with ``.gz`` behind; text is UTF-8.
+        text: column (or JSON key) of the texts, or a form with columns in braces such as
+            ``"{premise} ? {hypothesis}"``. Of several the first is used whose columns are there.
+        label: column of the labels; of several the first that is there.
         site: column that names the site of each example; the file may lack it.
+        header: names of the columns of a CSV or TSV file that does not begin with them.
+        repeats: column that a row of CSV or TSV may hold several times in a row; the first counts.
+        names: better names for some labels.
+        blank: ``"drop"`` leaves out examples without a text.
 
     Raises:
         DataError: the file is missing, unreadable or badly shaped.
         MissingExtra: the file is Parquet and pyarrow is not installed.
     """
-    data = _read(path)
-    rows = list(READERS[path.suffix.lower()](path, data, _Columns(text, label, site)))
+    forms = tuple(Form.parse(form) for form in several(text))
+    rows = read(path, Columns(forms, several(label), site, tuple(header), repeats))
+    if blank == "drop":
+        rows = [row for row in rows if all(_said(row, column) for column in row.text.columns)]
     if not rows:
         raise DataError(f"{path} holds no examples; give it texts with labels")
-    texts = tuple(_text(row, text) for row in rows)
-    labels = tuple(_word(row, label) for row in rows)
+    texts = tuple(_text(row) for row in rows)
+    labels = tuple(_word(row, row.label) for row in rows)
     sites = tuple(_word(row, site) for row in rows)
-    _filled(rows, label, labels, "write a label or remove the row")
-    if any(sites):
-        _filled(rows, site, sites, "other rows have one, so fill it in or remove the column")
-    return Table(texts, labels, sites if any(sites) else None)
+    owned = any(sites)
+    for row, word, place in zip(rows, labels, sites, strict=True):
+        _filled(row, row.label, word, "write a label or remove the row")
+        if owned:
+            _filled(row, site, place, "other rows have one, so fill it in or remove the column")
+    better = names or {}
+    labels = tuple(better.get(word, word) for word in labels)
+    return Table(texts, labels, sites if owned else None)
 
 
 def classes(train: Table, test: Table | None) -> tuple[str, ...]:
@@ -104,165 +108,65 @@ def classes(train: Table, test: Table | None) -> tuple[str, ...]:
     return names
 
 
-# --- from a path to bytes to characters ----------------------------------------------------------
+def numbers(table: Table, bounds: tuple[float, float] | None, split: str) -> Array:
+    """(N,) labels as numbers.
 
+    Args:
+        table: the examples.
+        bounds: the least and the greatest number that a label may be.
+        split: ``"training"`` or ``"test"``, for the message.
 
-def _read(path: Path) -> bytes:
-    """All bytes of a file; DataError if it is none of ours, cannot be read or is empty."""
-    known = " ".join(READERS)
-    try:
-        if path.is_dir():
-            raise DataError(f"{path} is a directory; name one file in it ({known})")
-        if path.suffix.lower() not in READERS and path.exists():
-            raise DataError(f"{path} has the suffix {path.suffix!r}; the known ones are: {known}")
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist; check the path") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL character in the path itself
-        why = getattr(error, "strerror", None) or error
-        raise DataError(f"{path} cannot be read ({why}); check the path and its rights") from None
-    if not data:
-        raise DataError(f"{path} is empty; give it texts with labels")
-    return data
-
-
-def _decode(path: Path, data: bytes) -> str:
-    """The characters without a byte order mark; DataError if not UTF-8, NUL bytes or all blank."""
-    start = len(BOM) if data.startswith(BOM) else 0
-    # UTF-16 shows in one of two ways: by its mark, or by the NUL bytes beside Latin letters.
-    text, fault, guess = "", data.find(b"\0"), "UTF-16"
-    try:
-        text = data[start:].decode("utf-8")
-    except UnicodeDecodeError as error:
-        fault = start + error.start
-        guess = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "WINDOWS-1252"
-    if fault >= 0:
-        line = data.count(b"\n", 0, fault) + 1
-        raise DataError(
-            f"{path}, line {line}: the byte 0x{data[fault]:02x} at offset {fault} is not UTF-8 "
-            f"text; save it as UTF-8 (for example with: iconv -f {guess} -t UTF-8)"
-        )
-    if not text.strip():
-        raise DataError(f"{path} is empty but for blanks; give it texts with labels")
-    return text
-
-
-# --- from characters to rows ---------------------------------------------------------------------
-
-
-def _delimited(path: Path, data: bytes, columns: _Columns, delimiter: str) -> Iterator[_Row]:
-    """Rows of CSV or TSV; DataError if a row is longer or shorter than the header."""
-    records = _records(path, _decode(path, data), delimiter)
-    line, header = records[0]
-    name = SEPARATORS[delimiter]
-    alone = f"; fields must be separated by {name}" if len(header) == 1 else ""
-    _require(f"{path}, line {line} (the header)", header, columns, alone)
-    for line, fields in records[1:]:
-        place = f"{path}, line {line}"
-        if len(fields) != len(header):
-            raise DataError(
-                f"{place}: the header has {len(header)} fields and this row {len(fields)}; put "
-                f"double quotes around a field that holds {name}"
-            )
-        yield _Row(place, dict(zip(header, fields, strict=True)))
-
-
-def _records(path: Path, text: str, delimiter: str) -> list[tuple[int, list[str]]]:
-    """Records that are not blank, each with the line it starts on (one may span lines)."""
-    records, line = [], 1
-    limit = csv.field_size_limit()
-    # The limit (131072 characters) belongs to the whole process: lifted here, then put back.
-    csv.field_size_limit(max(limit, min(len(text), LONGEST_FIELD)))
-    try:
-        # strict: a quote in the wrong place is refused, where the default guesses what was meant.
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        for fields in reader:
-            if fields:
-                records.append((line, fields))
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise DataError(
-            f"{path}, line {line}: unbalanced double quotes ({error}); close each quoted field "
-            'and write "" for a quote inside one'
-        ) from None
-    finally:
-        csv.field_size_limit(limit)
-    return records
-
-
-def _jsonl(path: Path, data: bytes, columns: _Columns) -> Iterator[_Row]:
-    """Rows of JSON Lines, blank lines left out; DataError if a line is not an object of ours."""
-    want = f'write one object a line, such as {{"{columns.text}": "...", "{columns.label}": "..."}}'
-    # StringIO and not splitlines(): JSON strings may hold U+2028, which is no line end here.
-    for line, source in enumerate(io.StringIO(_decode(path, data), newline=""), start=1):
-        if not source.strip():
-            continue
-        place = f"{path}, line {line}"
+    Raises:
+        ConfigError: no bounds, or the first is not below the second.
+        DataError: a label is no number within them.
+    """
+    if bounds is None:
+        raise ConfigError("labels that are numbers need data.range, such as [0, 5]")
+    low, high = bounds
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ConfigError(f"data.range is [{low:g}, {high:g}]; the first must be below the second")
+    found = np.full(len(table.labels), np.nan)
+    for number, label in enumerate(table.labels):
         try:
-            cells = json.loads(source.rstrip())
-        except json.JSONDecodeError as error:
-            why = f"{error.msg}, column {error.colno}"
-            raise DataError(f"{place}: not JSON ({why}); {want}") from None
-        except (ValueError, RecursionError):  # a number of 5000 digits, or 10000 brackets
-            raise DataError(f"{place}: a JSON value too large to read; {want}") from None
-        if not isinstance(cells, dict):
-            raise DataError(f"{place}: JSON of type {type(cells).__name__}, no object; {want}")
-        _require(place, list(cells), columns)
-        yield _Row(place, cells)
+            found[number] = float(label)
+        except ValueError:
+            pass  # stays NaN, which no range holds
+        if not low <= found[number] <= high:
+            raise DataError(
+                f"{split} example {number + 1} has the label {label!r}; data.range asks for a "
+                f"number between {low:g} and {high:g}"
+            )
+    return found
 
 
-def _parquet(path: Path, data: bytes, columns: _Columns) -> Iterator[_Row]:
-    """Rows of Parquet; DataError if it is damaged, MissingExtra if pyarrow is not installed."""
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise MissingExtra("pyarrow", "parquet") from None
-    try:
-        file = pq.ParquetFile(pa.BufferReader(data))
-        names = list(file.schema_arrow.names)
-        _require(str(path), names, columns)
-        cells = file.read(columns=[name for name in columns if name in names]).to_pylist()
-    except (pa.ArrowException, OSError, ValueError) as error:
-        why = " ".join(str(error).split()).split(". ")[0]  # of Arrow's sentences the first
-        raise DataError(f"{path} is not a whole Parquet file ({why}); write it again") from None
-    for number, row in enumerate(cells, start=1):
-        yield _Row(f"{path}, row {number}", row)
-
-
-def _require(place: str, seen: Sequence[str], columns: _Columns, hint: str = "") -> None:
-    """DataError if text or label is not among the names seen, or one of ours is there twice."""
-    for name in (columns.text, columns.label):
-        if name not in seen:
-            raise DataError(f"{place}: no column {name!r}; {closest(name, seen)}{hint}")
-    for name in columns:
-        if seen.count(name) > 1:
-            raise DataError(f"{place}: {seen.count(name)} columns {name!r}; keep one of them")
-
-
-READERS: dict[str, Callable[[Path, bytes, _Columns], Iterable[_Row]]] = {
-    ".csv": partial(_delimited, delimiter=","),
-    ".tsv": partial(_delimited, delimiter="\t"),
-    ".jsonl": _jsonl,
-    ".ndjson": _jsonl,
-    ".parquet": _parquet,
-}
+def several(names: str | Sequence[str]) -> tuple[str, ...]:
+    """One name or more, as more."""
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 # --- from cells to values ------------------------------------------------------------------------
 
 
-def _text(row: _Row, column: str) -> str:
-    """A row's text, untouched; DataError if it is empty, blank or not a string."""
-    value = row.cells[column]
-    if not isinstance(value, str | None):
-        raise _mistyped(row, column, "a text")
-    if not value or value.isspace():
-        raise DataError(f"{row.place}: {column!r} is empty; write a text or remove the row")
-    return _whole(row, column, value)
+def _text(row: Row) -> str:
+    """A row's text, untouched; DataError if a column of it is empty, blank or not a string."""
+
+    def value(column: str) -> str:
+        cell = row.cells[column]
+        if not isinstance(cell, str | None):
+            raise _mistyped(row, column, "a text")
+        if not _said(row, column):
+            raise DataError(f"{row.place}: {column!r} is empty; write a text or remove the row")
+        return _whole(row, column, str(cell))
+
+    return row.text.fill(value)
 
 
-def _word(row: _Row, column: str) -> str:
+def _said(row: Row, column: str) -> bool:
+    """Whether a cell holds more than blanks."""
+    return row.cells[column] is not None and bool(str(row.cells[column]).strip())
+
+
+def _word(row: Row, column: str) -> str:
     """A label or site; ``""`` for null, NaN, blanks or no such column.
 
     Raises:
@@ -280,21 +184,20 @@ def _word(row: _Row, column: str) -> str:
     return _whole(row, column, word)
 
 
-def _filled(rows: Sequence[_Row], column: str, words: Sequence[str], remedy: str) -> None:
-    """DataError that names the first row whose word is empty, if there is one."""
-    for row, word in zip(rows, words, strict=True):
-        if not word:
-            raise DataError(f"{row.place}: {column!r} is empty; {remedy}")
+def _filled(row: Row, column: str, word: str, remedy: str) -> None:
+    """DataError if a word is empty."""
+    if not word:
+        raise DataError(f"{row.place}: {column!r} is empty; {remedy}")
 
 
-def _whole(row: _Row, column: str, value: str) -> str:
+def _whole(row: Row, column: str, value: str) -> str:
     """The value; DataError if it cannot be UTF-8 (every text is hashed as such) or holds a NUL."""
     if re.search("[\0\ud800-\udfff]", value):
         raise DataError(f"{row.place}: {column!r} holds a NUL or half a surrogate pair; remove it")
     return value
 
 
-def _mistyped(row: _Row, column: str, want: str) -> DataError:
+def _mistyped(row: Row, column: str, want: str) -> DataError:
     """The error for a value of a type that the column cannot hold."""
     kind = type(row.cells[column]).__name__
     return DataError(f"{row.place}: {column!r} holds a value of type {kind}; write {want}")

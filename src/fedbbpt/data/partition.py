@@ -12,17 +12,14 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fedbbpt.data._skew import IntArray, by_class, cut, fill_empty, owners, shards_of
 from fedbbpt.errors import ConfigError, DataError, closest
 from fedbbpt.random import stream
 
-IntArray = NDArray[np.int64]
 Partition = dict[str, IntArray]
 
 KINDS = ("column", "iid", "dirichlet", "pathological")
-DRAWS = 100  # of Dirichlet proportions, before a client without examples is an error
-FLAT = 1e100  # beyond it Dirichlet draws overflow, and the proportions are equal anyway
 
 
 def shots(
@@ -133,29 +130,25 @@ def dirichlet(labels: IntArray, rows: IntArray, clients: int, alpha: float, seed
     One draw per class over the clients, the form that Li et al. (2022) gave to the law of Hsu et
     al. (2019). Small alpha: a class sits with few clients. Infinite: all is dealt out evenly.
 
+    Small alphas leave clients empty nearly always. Such a client gets two examples (so that one
+    can be held back), or one where there are fewer than two for each, from whoever then holds most.
+
     Raises:
         ConfigError: fewer than one client, or ``alpha`` not above 0.
-        DataError: fewer rows than clients, or a client was empty in every one of 100 draws.
+        DataError: fewer rows than clients.
     """
     _check(rows, clients)
     if not alpha > 0:
         raise ConfigError(f"alpha is {alpha}; it must be above 0 (inf for no skew)")
-    rows = _sorted(rows)
-    for draw in range(DRAWS):
-        rng = stream(seed, "partition", step=draw)
-        classes = _by_class(labels, rows, rng)
-        if math.isinf(alpha):
-            # Dealt like cards, class after class: even, and no client goes without.
-            dealt = np.concatenate(classes)
-            return _named([dealt[i::clients] for i in rng.permutation(clients)])
-        shares = [_cut(own, clients, alpha, rng) for own in classes]
-        parts = [np.concatenate(own) for own in zip(*shares, strict=True)]
-        if all(part.size for part in parts):
-            return _named(parts)
-    raise DataError(
-        f"dirichlet with alpha = {alpha} left a client empty in each of {DRAWS} draws ({rows.size} "
-        f"examples, {clients} clients); take fewer clients, a larger alpha or more shots"
-    )
+    rng = stream(seed, "partition")
+    classes = by_class(labels, _sorted(rows), rng)
+    if math.isinf(alpha):
+        # Dealt like cards, class after class: even, and no client goes without.
+        dealt = np.concatenate(classes)
+        return _named([dealt[i::clients] for i in rng.permutation(clients)])
+    shares = [cut(own, clients, alpha, rng) for own in classes]
+    filled = fill_empty(list(zip(*shares, strict=True)), rng)
+    return _named([np.concatenate(own) for own in filled])
 
 
 def pathological(
@@ -172,7 +165,7 @@ def pathological(
     """
     _check(rows, clients)
     rng = stream(seed, "partition")
-    classes = _by_class(labels, _sorted(rows), rng)
+    classes = by_class(labels, _sorted(rows), rng)
     if not 1 <= labels_per_client <= len(classes):
         limits = f"between 1 and the number of classes, {len(classes)}"
         raise ConfigError(f"labels_per_client is {labels_per_client}; it must lie {limits}")
@@ -182,11 +175,13 @@ def pathological(
             f"{len(classes)} classes; raise clients or labels_per_client"
         )
     sizes = np.array([own.size for own in classes])
-    owners = _owners(_shards(sizes, clients, labels_per_client), clients, labels_per_client, rng)
+    shards = shards_of(sizes, clients, labels_per_client)
+    held = owners(shards, clients, labels_per_client, rng)
     parts: list[list[IntArray]] = [[] for _ in range(clients)]
-    for own, holders in zip(classes, owners.T, strict=True):
-        shards = np.array_split(own, holders.sum())
-        for client, shard in zip(np.flatnonzero(holders), shards, strict=True):
+    for own, holders in zip(classes, held.T, strict=True):
+        for client, shard in zip(
+            np.flatnonzero(holders), np.array_split(own, holders.sum()), strict=True
+        ):
             parts[client].append(shard)
     return _named([np.concatenate(part) for part in parts])
 
@@ -218,7 +213,7 @@ def holdout(
     if share == 0 or rows.size < 2:
         return rows, rows[:0]
     rng = stream(seed, "holdout", client=client)
-    lined_up = np.concatenate(_by_class(labels, rows, rng))
+    lined_up = np.concatenate(by_class(labels, rows, rng))
     count = min(max(round(share * rows.size), 1), rows.size - 1)
     # Systematic sampling: every (n / count)-th in the line of classes, from a random start.
     places = (rng.integers(rows.size) + np.arange(count) * rows.size) // count
@@ -234,59 +229,6 @@ def _check(rows: IntArray, clients: int) -> None:
             f"{rows.size} training examples cannot be divided among {clients} clients; "
             "take fewer clients or more shots"
         )
-
-
-def _by_class(labels: IntArray, rows: IntArray, rng: np.random.Generator) -> list[IntArray]:
-    """The rows of each class that occurs, in class order, shuffled within."""
-    own = labels[rows]
-    return [rng.permutation(rows[own == number]) for number in np.unique(own)]
-
-
-def _cut(own: IntArray, clients: int, alpha: float, rng: np.random.Generator) -> list[IntArray]:
-    """One class in a piece per client, of proportions from Dirichlet(alpha)."""
-    proportions = rng.dirichlet(np.full(clients, min(alpha, FLAT)))
-    pieces = np.split(own, np.rint(np.cumsum(proportions)[:-1] * own.size).astype(np.int64))
-    # In random order, or near-equal proportions would round in favour of the same clients always.
-    return [pieces[i] for i in rng.permutation(clients)]
-
-
-def _shards(sizes: IntArray, clients: int, each: int) -> IntArray:
-    """(C,) shards of every class, ``clients * each`` in all and as even in size as may be.
-
-    Raises:
-        DataError: too few examples, a client having at most one shard of a class.
-    """
-    most = np.minimum(sizes, clients)
-    if most.sum() < clients * each:
-        raise DataError(
-            f"{clients} clients with {each} classes each need {clients * each} shares, and the "
-            f"selected examples give {most.sum()}; take fewer clients, fewer labels_per_client "
-            "or more shots"
-        )
-    shards = np.ones_like(sizes)
-    for _ in range(clients * each - sizes.size):
-        # One more shard for the class whose shards are largest (D'Hondt's rule).
-        shards[np.argmax(np.where(shards < most, sizes / shards, 0.0))] += 1
-    return shards
-
-
-def _owners(
-    shards: IntArray, clients: int, each: int, rng: np.random.Generator
-) -> NDArray[np.bool_]:
-    """(clients, C) who holds which class: row sums are ``each``, column sums ``shards``.
-
-    Client after client draws classes, weighted by the shards they have left. A class with as many
-    shards left as clients are left must be taken; with that rule the rest always fits.
-    """
-    left = shards.astype(np.float64)
-    held = np.zeros((clients, shards.size), dtype=np.bool_)
-    for client in range(clients):
-        clock = np.full(left.size, np.inf)  # the first to ring are taken: sampling by weight
-        np.divide(rng.exponential(size=left.size), left, out=clock, where=left > 0)
-        clock[left == clients - client] = -1.0
-        held[client, np.argsort(clock)[:each]] = True
-        left -= held[client]
-    return held
 
 
 def _named(parts: Sequence[IntArray]) -> Partition:

@@ -2,71 +2,57 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from fedbbpt.arrays import Array
 from fedbbpt.errors import ConfigError
-from fedbbpt.protocols import Task, Vocabulary
+from fedbbpt.maths.metrics import F1, Accuracy, Matthews, Metric
+from fedbbpt.tasks._guarded import Guarded, pick
 from fedbbpt.types import Batch, Reply
 
 LOSSES = ("cross_entropy", "hinge", "error")
-GUARDS = ("none", "ratio", "ratio-of-means")
+METRICS = ("accuracy", "f1", "matthews")
 
 
 @dataclass(frozen=True)
-class Classify(Task):
-    """Losses and accuracy of a classifier that is asked through a box.
+class Classify(Guarded):
+    """Losses and metrics of a classifier that is asked through a box.
 
     Attributes:
         loss_kind: ``"cross_entropy"``; ``"hinge"``, sum over wrong classes of
             max(0, margin + s_c - s_y) (Sun et al. 2022); or ``"error"``, 0 or 1, all that is
             left of a box that names labels only.
         margin: of the hinge, in log-probabilities.
-        guard: FedBPT's protection against prompts that are good on garbage too. ``"ratio"``:
-            each example's loss divided by its loss after a share of its tokens is replaced
-            by random ones (FedBPT eq. 7); ``"ratio-of-means"``: mean loss over mean garbage
-            loss, as the public code computes it.
-        guard_rate: share of tokens replaced.
-        vocabulary: the box's tokens; only the guard needs them.
+        measure: ``"accuracy"`` (also for ``"auto"``), ``"f1"`` or ``"matthews"``, the latter two
+            for two classes.
+        classes: C.
+        positive: index of the class that F1 looks for.
     """
 
     loss_kind: str = "cross_entropy"
     margin: float = 2.0
-    guard: str = "none"
-    guard_rate: float = 0.6
-    vocabulary: Vocabulary | None = None
-
-    metric = "accuracy"
+    measure: str = field(default="auto", kw_only=True)
+    classes: int = field(default=2, kw_only=True)
+    positive: int = field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.loss_kind not in LOSSES:
             raise ConfigError(f"loss is '{self.loss_kind}'; known: {', '.join(LOSSES)}")
-        if self.guard not in GUARDS:
-            raise ConfigError(f"guard is '{self.guard}'; known: {', '.join(GUARDS)}")
-        if not 0 < self.guard_rate <= 1:
-            raise ConfigError(f"guard_rate is {self.guard_rate}; it must be in (0, 1]")
-        object.__setattr__(self, "extends", self.guard != "none")
-        if self.extends and self.vocabulary is None:
-            raise ConfigError("the guard needs a box with a vocabulary; set guard = 'none'")
+        super().__post_init__()
+        object.__setattr__(self, "metric", self._metric())
 
-    def extend(self, batch: Batch, rng: np.random.Generator) -> Batch:
-        """The batch, and behind it a garbled copy of every example."""
-        garbled = tuple(self._garble(text, rng) for text in batch.inputs)
-        return Batch(batch.inputs + garbled, np.concatenate([batch.targets, batch.targets]))
-
-    def loss(self, reply: Reply, batch: Batch) -> Array:
-        """(K, B) losses, divided by the garbled examples' losses where the guard is on."""
-        real = self.plain_loss(Reply(reply.scores[:, : batch.size]), batch)
-        if not self.extends:
-            return real
-        garbled = self.plain_loss(Reply(reply.scores[:, batch.size :]), batch)
-        if self.guard == "ratio-of-means":
-            garbled = garbled.mean(axis=1, keepdims=True)
-        # A garbage loss of 0 would make the ratio infinite, and the candidate be dropped as if
-        # the box had failed.
-        return real / np.maximum(garbled, 1e-6)
+    def _metric(self) -> Metric:
+        name = pick(self.measure, METRICS)
+        if name == "accuracy":
+            return Accuracy()
+        if self.classes != 2:
+            raise ConfigError(
+                f"metric is '{name}', which needs two classes, and there are {self.classes}; "
+                "take metric = 'accuracy'"
+            )
+        return F1(self.positive) if name == "f1" else Matthews(self.positive)
 
     def plain_loss(self, reply: Reply, batch: Batch) -> Array:
         """(K, B) losses of the kind chosen, without the guard."""
@@ -85,16 +71,11 @@ class Classify(Task):
         right = self.score(Reply(scores), batch)
         return np.where(np.isfinite(scores).all(axis=2), 1.0 - right, np.nan)
 
+    def answers(self, reply: Reply) -> Array:
+        """(K, B) the class that scores highest; -1 for no answer."""
+        answered = np.isfinite(reply.scores).all(axis=2)
+        return np.where(answered, reply.scores.argmax(axis=2), -1)
+
     def score(self, reply: Reply, batch: Batch) -> Array:
         """(K, B) 1 where the right label scores highest, else 0; unanswered counts as wrong."""
-        answered = np.isfinite(reply.scores).all(axis=2)
-        return np.asarray((reply.scores.argmax(axis=2) == batch.targets) & answered, np.float64)
-
-    def _garble(self, text: str, rng: np.random.Generator) -> str:
-        """The text with a share of its own tokens, never the prompt's, replaced by others."""
-        vocabulary = self.vocabulary
-        assert vocabulary is not None  # checked in __post_init__
-        ids = np.array(vocabulary.tokenise(text))
-        hit = rng.random(len(ids)) < self.guard_rate
-        ids[hit] = rng.choice(vocabulary.ordinary(), size=int(hit.sum()))
-        return vocabulary.decode(ids.tolist())
+        return np.asarray(self.answers(reply) == batch.targets, np.float64)

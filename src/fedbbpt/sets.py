@@ -1,0 +1,50 @@
+"""Well-known data sets: the facts about them that a config need not repeat.
+
+One TOML file each in ``data/sets``: ``task`` and ``metric``; ``[data]``, keys of the config's
+table of that name; ``[labels]``, a word for every class; and ``[templates]`` by where the prompt
+stands, ``label`` or ``text``, or for the text side by kind of box (``masked_lm`` has a mask).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+from fedbbpt.errors import UnknownPart, closest
+from fedbbpt.trees import Tree
+
+
+def names() -> list[str]:
+    """The sets there are."""
+    folder = files("fedbbpt.data") / "sets"
+    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name[-5:] == ".toml")
+
+
+def facts(tree: Mapping[str, Any]) -> Tree:
+    """What to put underneath a config that names a set; nothing if it names none.
+
+    Args:
+        tree: the config as nested dicts, not checked yet.
+
+    Raises:
+        UnknownPart: no set of that name.
+    """
+    name = _of(tree, "data", "set", "")
+    if not name:
+        return {}
+    if name not in names():
+        raise UnknownPart(f"no data set is named '{name}'; {closest(str(name), names())}")
+    known = tomllib.loads((files("fedbbpt.data") / "sets" / f"{name}.toml").read_text("utf-8"))
+    labels, templates = known.pop("labels"), known.pop("templates")
+    side, kind = _of(tree, "prompt", "side", "label"), _of(tree, "box", "kind", "dual_encoder")
+    place = kind if side == "text" and kind in templates else side
+    # A side that does not exist is refused, with the config's other keys, by whoever asked.
+    known["prompt"] = {"template": templates.get(place, ""), "labels": labels}
+    return known
+
+
+def _of(tree: Mapping[str, Any], table: str, key: str, default: str) -> Any:
+    section = tree.get(table)
+    return section.get(key, default) if isinstance(section, Mapping) else default

@@ -1,0 +1,89 @@
+"""Configs as nested dicts, before they are checked: one over another, keys set, paths found."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedbbpt.errors import ConfigError
+
+Tree = dict[str, Any]
+
+PATHS = {
+    "data": ("train", "test"),
+    "run": ("ledger",),
+    "prompt": ("words", "public"),
+    "box": ("model",),
+}
+
+
+def parse(path: Path, overrides: Sequence[str] = ()) -> Tree:
+    """What a config file says, with overrides on top; ConfigError if it cannot be read."""
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"there is no config file {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    for item in overrides:
+        override(tree, item)
+    return tree
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
+    """``above`` over ``below``; a plug-in that is named anew keeps none of the old options."""
+    for key in ("name", "kind"):
+        if key in above and key in below and above[key] != below[key]:
+            return dict(above)
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = (
+            merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        )
+    return merged
+
+
+def override(tree: Tree, item: str) -> None:
+    """Set one key as ``"section.key=value"`` says; ConfigError if it says nothing."""
+    path, equals, text = item.partition("=")
+    *tables, key = path.strip().split(".")
+    if not equals or not all([*tables, key]):
+        raise ConfigError(f"--set '{item}' must look like section.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    for table in tables:
+        tree = tree.setdefault(table, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"--set '{item}': '{table}' is a value, not a table")
+    tree[key] = value
+
+
+def locate(tree: Tree, folder: Path) -> None:
+    """Make the paths absolute, so that a run directory can be resumed from anywhere.
+
+    ``{seed}`` in a path is run.seed: few-shot sets come in one sample per seed.
+    """
+    run = tree.get("run")
+    seed = run.get("seed", 0) if isinstance(run, dict) else 0
+    for table, keys in PATHS.items():
+        section = tree.get(table)
+        if not isinstance(section, dict):
+            continue
+        for key in keys:
+            value = section.get(key)
+            # A model may also be a name: only what looks like a path is one.
+            named = table == "box" and str(value)[:1] not in ("$", ".", "/", "~")
+            if isinstance(value, str) and value and not named:
+                expanded = os.path.expandvars(value.replace("{seed}", str(seed)))
+                if "$" in expanded:
+                    unset = expanded[expanded.index("$") :].split("/")[0]
+                    raise ConfigError(f"{table}.{key} is '{value}', but {unset} is not set")
+                section[key] = os.path.abspath(folder / os.path.expanduser(expanded))

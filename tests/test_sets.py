@@ -1,0 +1,190 @@
+"""The facts about well-known sets, and the sets themselves where the local test material is."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedbbpt import sets
+from fedbbpt.config import read, resolve
+from fedbbpt.errors import ConfigError, DataError, UnknownPart
+from fedbbpt.sharing import examples
+
+HERE = Path.cwd()
+
+
+def tree(name, **sections):
+    return {"data": {"set": name, "train": "train.tsv"}, **sections}
+
+
+# --- facts ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sets.names())
+def test_every_set_has_a_prompt_for_every_place(name):
+    words = set()
+    for side, kind, mask in (
+        ("label", "dual_encoder", 0),
+        ("text", "causal_lm", 0),
+        ("text", "masked_lm", 1),
+    ):
+        config = resolve(tree(name, prompt={"side": side}, box={"kind": kind}), HERE)
+        template = config.prompt.template
+        assert template.count(f"{{{side}}}") == 1 and template.count("{mask}") == mask
+        words.add(tuple(config.prompt.labels.items()))
+    (labels,) = words
+    named = set(config.data.names.values()) or {"low", "high"}
+    assert set(dict(labels)) == named and len(set(dict(labels).values())) == len(labels)
+    assert not config.data.positive or config.data.positive in named
+    assert (config.task == "rate") == (config.metric == "spearman") == bool(config.data.range)
+
+
+def test_the_metrics_of_glue():
+    found = {name: resolve(tree(name), HERE).metric for name in sets.names()}
+    others = {"cola": "matthews", "mrpc": "f1", "qqp": "f1", "stsb": "spearman"}
+    assert found == {name: others.get(name, "accuracy") for name in sets.names()}
+
+
+def test_what_the_user_writes_wins_and_the_rest_is_the_sets():
+    own = tree(
+        "rte", metric="f1", prompt={"template": "So: {label}", "labels": {"entailment": "so"}}
+    )
+    own["data"] |= {"text": "{premise} {hypothesis}", "names": {"2": "unclear"}}
+    config = resolve(own, HERE)
+    assert (config.metric, config.prompt.template) == ("f1", "So: {label}")
+    assert config.data.text == "{premise} {hypothesis}"
+    assert config.prompt.labels == {"entailment": "so", "not_entailment": "no"}
+    names = {"0": "entailment", "1": "not_entailment", "2": "unclear"}
+    assert config.data.names == names
+
+
+def test_a_set_beneath_a_preset_with_a_prompt_of_its_own():
+    config = resolve(tree("sst2", method={"name": "fed-bbpt-text"}, prompt={"side": "text"}), HERE)
+    assert config.prompt.kind == "tokens" and config.prompt.template == "{text} it was"
+
+
+@pytest.mark.parametrize("name", ["stsb", "snli", "cola"])
+def test_the_resolved_config_reads_back_as_it_is(tmp_path, name):
+    config = resolve(tree(name), tmp_path)
+    (tmp_path / "config.toml").write_text(config.toml())
+    assert read(tmp_path / "config.toml") == config
+
+
+def test_sets_and_templates_that_are_not_there():
+    with pytest.raises(UnknownPart, match="no data set is named 'sst-2'; did you mean 'sst2'"):
+        resolve(tree("sst-2"), HERE)
+    with pytest.raises(ConfigError, match=r"lacks prompt\.template; write one, or name a known"):
+        resolve({"data": {"train": "a.csv"}, "prompt": {"side": "text"}}, HERE)
+    with pytest.raises(ConfigError, match=r"prompt\.side is 'both'"):
+        resolve(tree("sst2", prompt={"side": "both"}), HERE)
+
+
+def test_a_pair_without_its_second_sentence(tmp_path):
+    (tmp_path / "train.tsv").write_text("index\tsentence1\tlabel\n0\tA man eats.\tentailment\n")
+    with pytest.raises(DataError, match=r"no column 'sentence2'.*known: index, label, sentence1"):
+        examples(resolve(tree("rte"), tmp_path))
+
+
+# --- the sets ------------------------------------------------------------------------------------
+
+GLUE = {
+    # set: files for training and testing, examples in them, test examples by class
+    "sst2": ("SST-2/train.tsv.gz", "SST-2/dev.tsv", 67349, {"negative": 428, "positive": 444}),
+    "cola": ("CoLA/train.tsv.gz", "CoLA/dev.tsv", 8551, {"acceptable": 721, "unacceptable": 322}),
+    "rte": ("RTE/train.tsv.gz", "RTE/dev.tsv", 2490, {"entailment": 146, "not_entailment": 131}),
+    "mrpc": (
+        "MRPC/msr_paraphrase_train.txt.gz",
+        "MRPC/msr_paraphrase_test.txt.gz",
+        4076,
+        {"different": 578, "equivalent": 1147},
+    ),
+    "wnli": ("WNLI/train.tsv", "WNLI/dev.tsv", 635, {"entailment": 31, "not_entailment": 40}),
+    "qnli": (
+        "k-shot/QNLI/8-{seed}/train.tsv",
+        "QNLI/dev.tsv.gz",
+        16,
+        {"entailment": 2702, "not_entailment": 2761},
+    ),
+    "mnli": (
+        "k-shot/MNLI/8-{seed}/train.tsv",
+        "k-shot/MNLI/8-{seed}/dev_matched.tsv",
+        24,
+        dict.fromkeys(["contradiction", "entailment", "neutral"], 8),
+    ),
+    "snli": (
+        "k-shot/SNLI/8-{seed}/train.tsv",
+        "k-shot/SNLI/8-{seed}/dev.tsv",
+        24,
+        dict.fromkeys(["contradiction", "entailment", "neutral"], 8),
+    ),
+    "qqp": (
+        "k-shot/QQP/8-{seed}/train.tsv",
+        "k-shot/QQP/8-{seed}/dev.tsv",
+        16,
+        {"different": 8, "duplicate": 8},
+    ),
+}
+
+
+def shared(folder, name, train, test, seed=0, **data):
+    data = {"set": name, "train": str(folder / train), "test": str(folder / test), **data}
+    sections = {"partition": {"kind": "iid", "clients": 3}, "run": {"seed": seed}}
+    return examples(resolve({"data": data, **sections}, HERE))
+
+
+def size(split):
+    return sum(batch.size for part in (split.train, split.holdout) for batch in part.values())
+
+
+@pytest.mark.parametrize("name", GLUE)
+def test_a_task_of_glue(data_folder, name):
+    train, test, count, by_class = GLUE[name]
+    folder = data_folder / "text" / "glue"
+    for seed in (13, 21, 42, 87, 100) if "{seed}" in train else (0,):
+        split = shared(folder, name, train, test, seed)
+        assert split.classes == tuple(sorted(by_class)) and size(split) == count
+        held = split.test["(test)"]
+        assert dict(Counter(split.classes[t] for t in held.targets)) == by_class
+
+
+def test_similarity_of_sentences(data_folder):
+    folder = data_folder / "text" / "glue" / "STS-B"
+    split = shared(folder, "stsb", "train.tsv.gz", "dev.tsv.gz")
+    held = split.test["(test)"]
+    assert size(split) == 5749 and held.size == 1500 and split.classes == ("low", "high")
+    targets = np.concatenate([held.targets, *(batch.targets for batch in split.train.values())])
+    assert targets.min() == 0.0 and targets.max() == 1.0
+    assert (
+        held.inputs[0] == "A man with a hard hat is dancing. A man wearing a hard hat is dancing."
+    )
+    assert held.targets[0] == 1.0
+
+
+def test_a_quote_in_glue_is_a_character(data_folder):
+    folder = data_folder / "text" / "glue" / "RTE"
+    texts = shared(folder, "rte", "train.tsv.gz", "dev.tsv").test["(test)"].inputs
+    there = (folder / "dev.tsv").read_text(encoding="utf-8").count('"')
+    assert sum(text.count('"') for text in texts) == there > 100
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "train", "test"),
+    [
+        ("sst2", "sst-2", 32, 1821),
+        ("cr", "cr", 31, 1999),  # a row of each has no text
+        ("agnews", "agnews", 64, 7600),
+    ],
+)
+def test_few_shot_sets_come_in_one_file_per_seed(data_folder, name, folder, train, test):
+    files = data_folder / "text" / "fewshot" / folder
+    split = shared(files, name, "16-{seed}/train.tsv", "test.tsv.gz", 13)
+    other = shared(files, name, "16-{seed}/train.tsv", "test.tsv.gz", 21)
+    assert size(split) == train and split.test["(test)"].size == test
+    assert split.train["client-00"].inputs != other.train["client-00"].inputs
+
+
+def test_a_set_under_names_of_its_own(data_folder):
+    ready = data_folder / "text" / "ready"
+    split = shared(ready, "agnews", "agnews.train.csv", "agnews.test.csv")
+    assert split.classes == ("business", "sports", "technology", "world")
