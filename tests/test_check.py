@@ -7,12 +7,13 @@ import pytest
 from fedbbpt.aggregators.adam import Adam
 from fedbbpt.aggregators.cma import Cma
 from fedbbpt.aggregators.mean import Mean
+from fedbbpt.baselines import Baseline
 from fedbbpt.check import check, check_baseline, check_prompt
 from fedbbpt.errors import Incompatible
 from fedbbpt.optimizers.cmaes import Cmaes
 from fedbbpt.optimizers.es import Es
 from fedbbpt.prompts.soft import Soft
-from fedbbpt.protocols import Baseline
+from fedbbpt.prompts.tokens import Tokens
 from fedbbpt.testing.engines import toy_federation
 from fedbbpt.testing.toys import ToyEncoder, toy_box
 
@@ -72,6 +73,13 @@ def test_a_prompt_that_the_box_does_not_take(box, message):
     check_prompt("soft", Soft, toy_box(), "label")
 
 
+def test_discrete_prompts_are_text_where_the_box_takes_no_tokens():
+    check_prompt("tokens", Tokens, spoilt(accepts=frozenset({"text"}), vocabulary=None), "label")
+    soft = spoilt(accepts=frozenset({"soft"}), name="mine")
+    said = sentence(check_prompt, "tokens", Tokens, soft, "label")
+    assert said == "tokens prompts send tokens, but mine accepts only soft"
+
+
 def test_a_text_prompt_needs_no_vocabulary():
     class Plain(Soft):
         sends = frozenset({"text"})
@@ -82,6 +90,7 @@ def test_a_text_prompt_needs_no_vocabulary():
 def test_a_baseline_that_needs_more_than_the_box_gives():
     class Probe(Baseline):
         needs = frozenset({"embeddings"})
+        phases = ()
 
         def fit(self, federation):
             raise NotImplementedError

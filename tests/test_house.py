@@ -33,12 +33,16 @@ STOREYS = (
     PLUG_INS,
     {"budget", "objective", "phases", "round"},
     {"baselines", "engines"},
-    {"build", "check", "config", "methods", "registry"},
+    {"build", "check", "config", "gather", "methods", "registry", "sets", "sharing", "trees"},
     {
+        "agreement",
+        "alone",
         "api",
+        "compare",
         "artefact",
         "books",
         "checkpoint",
+        "diagnose",
         "ledger",
         "record",
         "report",
@@ -50,7 +54,9 @@ STOREYS = (
 )
 # Parts are found by name; these may know some of them by sight.
 KNOWS = {
-    "build": {"data", "wrappers"},
+    "build": {"wrappers"},
+    "gather": {"data"},
+    "sharing": {"data"},
     "api": {"data"},
     "cli": PLUG_INS,
     "service": PLUG_INS,

@@ -77,7 +77,7 @@ def test_what_the_program_supplies_is_not_the_users():
     task = registry.make("tasks", "classify", {}, "task", **given)
     assert task.loss_kind == "error"
     with pytest.raises(
-        ConfigError, match=r"unknown key task.loss_kind; .*known: guard, guard_rate"
+        ConfigError, match=r"unknown key task.loss_kind; .*known: classes, guard, guard_rate"
     ):
         registry.make("tasks", "classify", {"loss_kind": "hinge"}, "task", **given)
 

@@ -9,18 +9,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedbbpt import artefact
+from fedbbpt import alone, artefact, registry
 from fedbbpt.artefact import Tuned
-from fedbbpt.build import Split, build, examples, share_out
+from fedbbpt.build import build
 from fedbbpt.config import Config, read, resolve
 from fedbbpt.data.load import Table
 from fedbbpt.errors import ConfigError, DataError
 from fedbbpt.ledger import Ledger
 from fedbbpt.protocols import AtomicBox
-from fedbbpt.record import write_json
+from fedbbpt.record import read_json, write_json
 from fedbbpt.result import judge, result
-from fedbbpt.rundir import RESULT, RunDir, create, ledger_path, refuse_unless_free, reopen
+from fedbbpt.rundir import (
+    CONFIG,
+    RESULT,
+    RunDir,
+    create,
+    ledger_path,
+    refuse_unless_free,
+    reopen,
+)
 from fedbbpt.runner import Progress, Run, count_needs
+from fedbbpt.sharing import Split, examples, only, share_out
 
 
 @dataclass(frozen=True)
@@ -29,20 +38,23 @@ class Outcome:
 
     Attributes:
         result: the content of ``result.json``.
-        tuned: the prompt that was chosen, ready to predict; ``None`` after a baseline.
+        tuned: the prompt that was chosen, ready to predict; ``None`` where there is not one for
+            all: after a baseline, or where each client tuned its own.
         path: the run directory.
         by_client: metric before and after for each client with test examples.
+        warnings: what went wrong in the search and what to change, a sentence each.
     """
 
     result: dict[str, Any]
     tuned: Tuned | None
     path: Path
     by_client: dict[str, tuple[float, float]]
+    warnings: tuple[str, ...] = ()
 
     def predict(self, inputs: Sequence[Any]) -> list[str]:
         """The most probable class of each input, by the tuned prompt."""
         if self.tuned is None:
-            raise ConfigError(f"{self.result['method']} is a baseline and tunes no prompt")
+            raise ConfigError(f"{self.result['method']} tunes no prompt for all")
         return self.tuned.predict(inputs)
 
 
@@ -82,6 +94,8 @@ def run(
     began = time.perf_counter()
     progress("phase", {"name": "load"})
     split = examples(config) if split is None else split
+    if config.method.clients == "alone":
+        return _alone(config, split, box, out, lambda: create(out, config), progress)
     return _carry_out(config, split, box, out, lambda: create(out, config), progress, began)
 
 
@@ -107,6 +121,8 @@ def resume(
     began = time.perf_counter()
     progress("phase", {"name": "load"})
     split = examples(config) if split is None else split
+    if config.method.clients == "alone":
+        return _alone(config, split, box, out, lambda: directory, progress)
     return _carry_out(config, split, box, out, lambda: directory, progress, began)
 
 
@@ -179,6 +195,7 @@ def _carry_out(
     began: float,
 ) -> Outcome:
     """Build, then run in the directory that ``directory()`` makes once nothing can be refused."""
+    alone.refuse_elsewhere(config)
     ledger = Ledger()
     federation = build(config, split, ledger.view, box)
     needs = count_needs(federation)
@@ -204,6 +221,41 @@ def _carry_out(
         return _finish(work, began)
 
 
+def _alone(
+    config: Config,
+    split: Split,
+    box: AtomicBox | None,
+    out: Path,
+    directory: Callable[[], RunDir],
+    progress: Progress,
+) -> Outcome:
+    """A run for each client, one after another; finished ones are not begun again."""
+    alone.refuse_elsewhere(config)
+    box = box or registry.make("boxes", config.box.kind, config.box.options, "box")
+    ledger, names = ledger_path(out, config), split.clients
+    configs = {name: alone.each(config, name, len(names), ledger) for name in names}
+
+    def refused(name: str) -> None:
+        count_needs(build(configs[name], only(split, name), Ledger().view, box))
+
+    def one(name: str) -> dict[str, Any]:
+        path, own = out / alone.FOLDER / name, only(split, name)
+        if (path / RESULT).is_file():
+            return read_json(path / RESULT)
+        if (path / CONFIG).is_file():
+            return resume(path, progress=progress, box=box, split=own).result
+        return run(configs[name], path, progress=progress, box=box, split=own).result
+
+    alone.of_each(names, refused, config.budget.queries)
+    place = directory()
+    results = alone.of_each(names, one, config.budget.queries)
+    content = alone.mean_of(results, config)
+    write_json(place.path / RESULT, content)
+    metric = content["metric"]
+    by_client = {n: (r["baseline"][metric], r["tuned"][metric]) for n, r in results.items()}
+    return Outcome(content, None, place.path, by_client)
+
+
 def _finish(work: Run, began: float) -> Outcome:
     federation = work.federation
     verdict = judge(work)
@@ -211,10 +263,15 @@ def _finish(work: Run, began: float) -> Outcome:
     if federation.baseline is None:
         point = work.books.snapshots.points[verdict.chosen]
         prompt = work.parts.prompt.render(point[None])[0]
-        facts = {"classes": list(federation.split.classes), "box": federation.box.name}
+        facts = {
+            "text": list(work.parts.prompt.read(prompt)),
+            "classes": list(federation.split.classes),
+            "box": federation.box.name,
+        }
         artefact.save(work.directory.prompt, prompt, point, facts)
         tuned = Tuned(federation.box, prompt, federation.split.classes)
     work.books.counts.total += time.perf_counter() - began
     content = result(work, verdict)
     write_json(work.directory.path / RESULT, content)
-    return Outcome(content, tuned, work.directory.path, verdict.by_client)
+    warnings = tuple(finding.sentence for finding in verdict.warnings)
+    return Outcome(content, tuned, work.directory.path, verdict.by_client, warnings)

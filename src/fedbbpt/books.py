@@ -43,6 +43,8 @@ class Snapshots:
 class Books:
     """Opens a run directory's books and brings them up to its last checkpoint.
 
+    ``heading`` is where the losses of past rounds fell; see :mod:`fedbbpt.agreement`.
+
     Args:
         directory: the run's.
         server: the first round's, for a run that has no checkpoint yet.
@@ -54,6 +56,7 @@ class Books:
         self.server, self.budget = server, budget
         self.counts = Counts()
         self.snapshots = Snapshots([start], [0], [0])
+        self.heading = np.zeros_like(start)
         facts: dict[str, Any] = {}
         saved = load(directory.state)
         if saved is not None:
@@ -62,6 +65,7 @@ class Books:
             points = list(arrays["points"])
             self.snapshots = Snapshots(points, list(facts["queries"]), list(facts["rounds"]))
             memory = {k[7:]: v for k, v in arrays.items() if k.startswith("memory.")}
+            self.heading = arrays.get("heading", self.heading)
             state = from_arrays(type(server.state), arrays, "state.")
             self.server = Server(facts["round"], state, memory)
         self.checkpoints = Checkpoints(directory.state)
@@ -75,6 +79,7 @@ class Books:
             **to_arrays(self.server.state, "state."),
             **{f"memory.{k}": v for k, v in self.server.memory.items()},
             "points": np.array(self.snapshots.points),
+            "heading": self.heading,
         }
         facts = {
             "round": self.server.round,
@@ -99,7 +104,9 @@ class Books:
         self.snapshots.queries.append(self.budget.spent("train"))
         self.snapshots.rounds.append(self.server.round)
 
-    def record(self, played: Played, seconds: float, box: float) -> dict[str, Any]:
+    def record(
+        self, played: Played, seconds: float, box: float, agreement: float | None
+    ) -> dict[str, Any]:
         """One event for each client and one for the merge, which is returned."""
         down, counts, number = wire_bytes(played.job.arrays), self.counts, played.job.round
         losses = []
@@ -125,6 +132,7 @@ class Books:
             "round": number,
             "clients": len(played.updates),
             "loss": float(np.mean(heard)) if heard else None,
+            "agreement": agreement,
             "queries": self.budget.spent("train"),
             "bytes": counts.up + counts.down,
             "seconds": round(seconds, 6),

@@ -3,6 +3,7 @@
 FedbbptError
 ├── UsageError            what was asked cannot be done: exit code 2, nothing is written
 │   ├── ConfigError       a key, value or combination in the config
+│   │   └── BudgetTooSmall    it cannot pay for one round
 │   ├── DataError         a file that is missing, unreadable or badly shaped
 │   ├── UnknownPart       no plug-in of that name
 │   ├── Incompatible      two parts that do not fit
@@ -29,6 +30,20 @@ class UsageError(FedbbptError):
 
 class ConfigError(UsageError):
     """A key, value or combination in the config is wrong."""
+
+
+class BudgetTooSmall(ConfigError):
+    """The budget cannot pay for one step of one round.
+
+    Attributes:
+        needs: queries that would be enough.
+    """
+
+    def __init__(self, budget: int, needs: int) -> None:
+        super().__init__(
+            f"budget.queries is {budget}, but one step of one round costs {needs} queries"
+        )
+        self.needs = needs
 
 
 class DataError(UsageError):

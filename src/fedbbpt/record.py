@@ -40,13 +40,24 @@ class Lines:
     def read(self) -> list[dict[str, Any]]:
         """Every line kept or written so far."""
         self.flush()
-        with open(self._file.name, encoding="utf-8") as file:
-            return [json.loads(line) for line in file]
+        return read_lines(Path(self._file.name))
 
     def close(self) -> None:
         """Flush and close."""
         self.flush()
         self._file.close()
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Every line of a file of JSON lines."""
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What :func:`write_json` wrote."""
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

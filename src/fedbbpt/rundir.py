@@ -79,8 +79,10 @@ def create(path: Path, config: Config) -> RunDir:
             f"{path} cannot be made ({error.strerror}); choose another --out"
         ) from None
     # run.json says that the directory is a run's, so it is replaced but never missing.
-    shutil.rmtree(directory.prompt, ignore_errors=True)
-    for name in (RESULT, EVENTS, CONFIG, "report.html"):
+    for folder in (directory.prompt, path / "clients"):
+        shutil.rmtree(folder, ignore_errors=True)
+    # The config goes first: without it nobody resumes the old run, half of which is gone.
+    for name in (CONFIG, RESULT, EVENTS, "report.html"):
         (path / name).unlink(missing_ok=True)
     for old in directory.state.iterdir():
         if old.name != MARK:
@@ -115,13 +117,17 @@ def reopen(path: Path, config: Config) -> RunDir:
         )
     for name, digest in fingerprints(config).items():
         if facts["data"].get(name) != digest:
-            raise RunDirError(f"data.{name} has changed since {path} was begun; start a new run")
+            key = name if "." in name else f"data.{name}"
+            raise RunDirError(f"{key} has changed since {path} was begun; start a new run")
     return RunDir(path, facts["run"])
 
 
 def fingerprints(config: Config) -> dict[str, str]:
-    """sha256 of the data files."""
+    """sha256 of the data files, and of those that candidates come from."""
     paths = {"train": config.data.train, "test": config.data.test}
+    words = config.prompt.options.get("words")
+    paths["prompt.public"] = config.prompt.public
+    paths["prompt.words"] = words if isinstance(words, str) else ""
     return {name: _sha256(Path(path)) for name, path in paths.items() if path}
 
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from fedbbpt.agreement import agreement
 from fedbbpt.arrays import Arrays
 from fedbbpt.books import Books
 from fedbbpt.budget import PURSES
 from fedbbpt.build import Federation
-from fedbbpt.errors import ConfigError
+from fedbbpt.errors import BudgetTooSmall
 from fedbbpt.ledger import Ledger
 from fedbbpt.random import stream
 from fedbbpt.round import Played, Server, play
@@ -52,6 +53,9 @@ class Run:
         first = Server(0, state, self.parts.aggregator.init(state))
         self.books = Books(directory, first, np.zeros(space.shape), federation.budget)
         self.seed = self.config.run.seed
+        if not self.books.events.flush():  # else the run was begun before, and told them then
+            for report in federation.gathered.reports:
+                self.books.events.write("vocabulary", **report)
 
     def search(self, needs: Needs) -> None:
         """Rounds until the budget cannot pay one more, or ``rounds.max``."""
@@ -60,7 +64,8 @@ class Run:
             watch = _Watch(self)
             chosen = self._choose()
             quotas = self._quotas(needs, chosen)
-            if quotas is None or books.server.round >= limits.max:
+            done = self.parts.optimizer.done(books.server.state)
+            if quotas is None or done or books.server.round >= limits.max:
                 counts.stopped = "budget" if quotas is None else "rounds"
                 self._snapshot()
             else:
@@ -114,7 +119,10 @@ class Run:
     def _book(self, played: Played, watch: _Watch) -> None:
         """Enter a round in the books and take its outcome as the server's state."""
         seconds, box = watch.read()
-        merge = self.books.record(played, seconds, box)
+        agreed = None
+        if self.federation.baseline is None:
+            agreed, self.books.heading = agreement(self.parts, played, self.books.heading)
+        merge = self.books.record(played, seconds, box, agreed)
         self.books.settle()
         self.books.server = played.server
         self.progress("round", merge)
@@ -142,7 +150,7 @@ class Run:
         self.books.settle()
         return updates
 
-    # --- a baseline's way to the clients (fedbbpt.protocols.Exchange) ---------------------------
+    # --- a baseline's way to the clients (fedbbpt.baselines.Exchange) ----------------------------
 
     @property
     def classes(self) -> int:
@@ -191,7 +199,7 @@ def count_needs(federation: Federation) -> Needs:
     """Ask every client what a step will cost; nothing is paid.
 
     Raises:
-        ConfigError: the budget cannot pay for one step of one round.
+        BudgetTooSmall: the budget cannot pay for one step of one round.
     """
     config = federation.config
     job = Job("setup", 0, 1, config.run.seed)
@@ -204,8 +212,5 @@ def count_needs(federation: Federation) -> Needs:
     active = config.rounds.clients_per_round or len(step)
     first = common + sum(sorted((step[c] + once[c] for c in step), reverse=True)[:active])
     if config.budget.queries < first:
-        raise ConfigError(
-            f"budget.queries is {config.budget.queries}, but one step of one round "
-            f"costs {first} queries"
-        )
+        raise BudgetTooSmall(config.budget.queries, first)
     return Needs(step, once, common)

@@ -90,8 +90,8 @@ def key(prompt, text):
 def _rows(prompt, examples):
     moves = [matrix.sum(axis=0, dtype=np.float64) for matrix in prompt.soft] or [np.zeros(HIDDEN)]
     moves = np.array(moves)
-    if prompt.tokens:
-        moves = moves + answer.vocabulary.embed(prompt.tokens).sum(axis=0, dtype=np.float64)
+    tokens = [answer.vocabulary.embed(ids).sum(axis=0, dtype=np.float64) for ids in prompt.tokens]
+    moves = moves + np.array(tokens) if any(prompt.tokens) else moves
     words = prompt.template.replace("{label}", "").replace("{text}", "")
     labels = np.array([_mean(label) for label in prompt.labels])
     texts = np.array([4 * _mean(text) for text in examples])
@@ -114,7 +114,7 @@ def _spoil(scores, prompts, fault):
     moved = [
         zlib.crc32(b"".join(m.tobytes() for m in p.soft) + repr(p.tokens).encode()) for p in prompts
     ]
-    plain = [not p.tokens and not any(matrix.any() for matrix in p.soft) for p in prompts]
+    plain = [not any(p.tokens) and not any(matrix.any() for matrix in p.soft) for p in prompts]
     for k, number in enumerate(moved):
         if fault == "nan" and number % 3 == 0 and not plain[k]:
             scores[k, 0] = np.inf if number % 2 else np.nan

@@ -225,7 +225,7 @@ def test_zeros_and_ones_are_losses_too(options):
 def test_clients_that_take_turns_keep_the_moments():
     """What travels is the whole state, so a mean over one client is that client's own search."""
     optimizer, weights = PolicyGradient(), stream(16, "test").standard_normal((3, 4))
-    assert Mean().fields(optimizer) == PolicyState._fields == optimizer.shares
+    assert Mean().fields(optimizer) == PolicyState._fields[:-1] == optimizer.shares
     state, alone = (start(optimizer, weights.shape) for _ in range(2))
     for step in range(5):
         points = optimizer.ask(state, stream(0, "search", step=step))
@@ -296,3 +296,51 @@ def test_the_kit_catches_it_in_a_categorical_space_too(broken, sentence):
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         PolicyGradient(**options)
+
+
+# --- one policy per class ------------------------------------------------------------------------
+
+SPACE = Space("categorical", (3, 2, 4), True)
+
+
+def test_a_candidate_moves_one_class_and_leaves_the_others_at_their_best():
+    optimizer = PolicyGradient(samples=5)
+    logits = stream(21, "test").standard_normal(SPACE.shape)
+    state = optimizer.init(SPACE)._replace(logits=logits)
+    points = optimizer.ask(state, stream(22, "test"))
+    assert points.shape == (15, 3, 2, 4)
+    still = np.eye(4)[logits.argmax(axis=-1)]
+    for k, point in enumerate(points):
+        others = np.arange(3) != k % 3
+        np.testing.assert_array_equal(point[others], still[others])
+    assert (points.sum(axis=-1) == 1).all()
+    moved = points.reshape(5, 3, 3, 2, 4)[:, np.arange(3), np.arange(3)]
+    assert len({sample.tobytes() for sample in moved[:, 0]}) > 1
+
+
+@pytest.mark.parametrize("options", [{}, {"as_published": True, "lr": 1e-2}, {"gumbel": 0.5}])
+def test_every_class_learns_from_its_own_samples_alone(options):
+    """As if each had an optimiser to itself that heard these samples and losses."""
+    optimizer = PolicyGradient(samples=6, **options)
+    state, losses = optimizer.init(SPACE), stream(23, "test").standard_normal((2, 18))
+    alone = [optimizer.init(Space("categorical", (2, 4))) for _ in range(3)]
+    for step in range(2):
+        points = optimizer.ask(state, stream(24, "test", step=step))
+        state = optimizer.tell(state, points, losses[step])
+        for c in range(3):
+            alone[c] = optimizer.tell(alone[c], points[c::3, c], losses[step, c::3])
+    for c in range(3):
+        for name in ("logits", "first", "second"):
+            np.testing.assert_array_equal(getattr(state, name)[c], getattr(alone[c], name))
+    assert state.steps == 2
+
+
+def test_a_class_without_answers_stays_where_it_is():
+    optimizer = PolicyGradient(samples=4)
+    state = optimizer.init(SPACE)
+    points = optimizer.ask(state, stream(25, "test"))
+    losses = stream(26, "test").standard_normal(12)
+    losses[1::3] = np.nan
+    told = optimizer.tell(state, points, losses)
+    moved = (told.logits != 0).any(axis=(1, 2))
+    assert moved.tolist() == [True, False, True]

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedbbpt.arrays import Array, Arrays
+from fedbbpt.baselines import Baseline, Exchange
 from fedbbpt.maths.merge import weighted_mean
 from fedbbpt.maths.softmax import log_softmax
-from fedbbpt.phases import compare
-from fedbbpt.protocols import Baseline, BlackBox, Exchange
+from fedbbpt.phases import PHASES, compare
+from fedbbpt.protocols import BlackBox
 from fedbbpt.round import Client, Parts, Phase
 from fedbbpt.types import Batch, Job
 
@@ -59,15 +60,11 @@ class LinearProbe(Baseline):
     rounds: int = 60
 
     needs = frozenset({"embeddings"})
+    numbers = False
     phases = (
         Phase("probe_gradient", "train", lambda _: ("loss", "gradient"), gradient),
         Phase("probe_select", "select", lambda _: ("losses",), held_back),
-        Phase(
-            "probe_evaluate",
-            "evaluation",
-            lambda _: ("losses", "scores", "gained", "lost"),
-            evaluate,
-        ),
+        Phase("probe_evaluate", "evaluation", PHASES["evaluate"].sends, evaluate),
     )
     evaluate = "probe_evaluate"
 

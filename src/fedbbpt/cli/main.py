@@ -66,6 +66,26 @@ def resume(out: Annotated[Path, typer.Argument(metavar="DIR", help="Its director
     follow("resume", out, out, [], False)
 
 
+@app.command(epilog="Example: `fedbbpt compare examples/compare-sst2.toml --seeds 5 --jobs 2`")
+def compare(
+    configs: Annotated[
+        list[Path], typer.Argument(metavar="CONFIG...", help="TOML files; one has [compare].")
+    ],
+    seeds: Annotated[int | None, typer.Option(min=1, help="How many of the seeds to run.")] = None,
+    jobs: Annotated[int, typer.Option(help="Processes; each loads the model.")] = 1,
+    sweep: Annotated[
+        str, typer.Option(metavar="A.B=V,W", help="Repeat for these values of one key.")
+    ] = "",
+    out: Annotated[
+        Path | None, typer.Option(help="Its directory; default runs/compare-CONFIG.")
+    ] = None,
+) -> None:
+    """Methods side by side at equal budgets; give the same command again to go on after a stop."""
+    from fedbbpt.cli.table import compare as run_compare
+
+    run_compare(configs, out or Path("runs") / f"compare-{configs[0].stem}", seeds, jobs, sweep)
+
+
 @app.command("list", epilog="Example: `fedbbpt list optimizers`")
 def list_(
     group: Annotated[str | None, typer.Argument(help="methods, optimizers, boxes, ...")] = None,

@@ -112,6 +112,8 @@ def tell(outcome: api.Outcome) -> None:
         f"time      {seconds['total']:.1f} s, of which {seconds['search']:.1f} s search "
         f"({_share(seconds):.0%} of it inside the model)"
     )
+    for sentence in outcome.warnings:
+        console.print(f"warning   {sentence}", markup=False)
     console.print(f"run       {outcome.path} (stopped by: {result['stopped']})")
     console.print(
         "next      "

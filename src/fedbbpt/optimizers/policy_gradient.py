@@ -33,22 +33,28 @@ from fedbbpt.types import Space
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 """Adam's usual constants, which the public BDPL code keeps."""
 CLIP = 3.0
-"""Largest norm of the published gradient."""
+"""Largest norm of the published gradient (of each class's, in a separable space)."""
+PER_CLASS = ("logits", "first", "second")
+"""State fields whose first axis is the class in a separable space."""
 
 
 class PolicyState(NamedTuple):
-    """State of :class:`PolicyGradient` over L slots and N candidates.
+    """State of :class:`PolicyGradient` over L slots and N candidates, for C classes if separable.
 
     Attributes:
-        logits: (L, N); probabilities, each row on the simplex, where ``as_published``.
-        first, second: (L, N), Adam's moments.
+        logits: (L, N) or (C, L, N); probabilities, each row on the simplex, where
+            ``as_published``.
+        first, second: of the same shape, Adam's moments.
         steps: (), those behind the moments; a float, for the server averages it.
+        rows: (), int64: C where classes are tried one at a time, else 0. Follows from the space,
+            so it neither travels nor is averaged.
     """
 
     logits: Array
     first: Array
     second: Array
     steps: Array
+    rows: Array
 
 
 @dataclass(frozen=True)
@@ -59,8 +65,12 @@ class PolicyGradient(Optimizer[PolicyState]):
     without them would take steps of plus or minus ``lr``, however small the gradient. (The public
     code leaves them at the client.) Where clients send their losses alone, none of it goes up.
 
+    In a separable space every class has a policy of its own: K samples each, in which the other
+    classes stay at their best, and a gradient from these samples alone. So a candidate costs the
+    atoms of one class.
+
     Attributes:
-        samples: prompts K per step.
+        samples: prompts K per step (and per class in a separable space).
         lr: step of AdamW. At .1 a search wastes the few steps that a budget pays for, from .5 on
             it settles before it knows: .2 was best or near it on separable losses, the toy box
             and MiniLM.
@@ -103,19 +113,40 @@ class PolicyGradient(Optimizer[PolicyState]):
     def init(self, space: Space) -> PolicyState:
         """Every candidate is as likely; the most likely, the first, is the starting prompt."""
         start = np.full(space.shape, 1 / space.shape[-1] if self.as_published else 0.0)
-        return PolicyState(start, np.zeros(space.shape), np.zeros(space.shape), np.asarray(0.0))
+        rows = np.array(space.shape[0] if space.separable else 0, np.int64)
+        moments = np.zeros(space.shape), np.zeros(space.shape)
+        return PolicyState(start, *moments, np.asarray(0.0), rows)
 
     def ask(self, state: PolicyState, rng: np.random.Generator) -> Array:
-        """(K, L, N) one-hot rows."""
-        slots, size = state.logits.shape
+        """(K, L, N) one-hot rows, or (K C, C, L, N) with the classes taking turns."""
+        shape, rows = state.logits.shape, int(state.rows)
+        one_hot = np.eye(shape[-1])
         # An entry of probability 0 spans no interval, so it is never drawn.
         edges = self._probabilities(state, rng).cumsum(axis=-1)
-        edges /= edges[:, -1:]
-        drawn = rng.random((self.samples, slots, 1))
-        return np.asarray(np.eye(size)[(edges <= drawn).sum(axis=-1)])
+        edges /= edges[..., -1:]
+        drawn = rng.random((self.samples, *shape[:-1], 1))
+        points = one_hot[(edges <= drawn).sum(axis=-1)]
+        if not rows:
+            return np.asarray(points)
+        still = one_hot[state.logits.argmax(axis=-1)]
+        moved = np.tile(still, (self.samples, rows, *[1] * still.ndim))
+        each = np.arange(rows)
+        moved[:, each, each] = points
+        return moved.reshape(-1, *shape)
 
     def tell(self, state: PolicyState, points: Array, losses: Array) -> PolicyState:
         """One step down the estimated gradient; nothing is learnt from fewer than two answers."""
+        rows = int(state.rows)
+        if not rows:
+            return self._told(state, points, losses)
+        each = [
+            self._told(_of_class(state, c), points[c::rows, c], losses[c::rows])
+            for c in range(rows)
+        ]
+        fields = {name: np.stack([getattr(told, name) for told in each]) for name in PER_CLASS}
+        return state._replace(steps=np.asarray(max(told.steps for told in each)), **fields)
+
+    def _told(self, state: PolicyState, points: Array, losses: Array) -> PolicyState:
         answered = np.isfinite(losses)
         if answered.sum() < 2:
             return state
@@ -133,7 +164,7 @@ class PolicyGradient(Optimizer[PolicyState]):
         return state.logits
 
     def _probabilities(self, state: PolicyState, rng: np.random.Generator) -> Array:
-        """(L, N) positive numbers in proportion to the probabilities of this step's samples."""
+        """Positive numbers in proportion to the probabilities of this step's samples."""
         if self.as_published:
             return state.logits
         logits = state.logits
@@ -149,7 +180,11 @@ class PolicyGradient(Optimizer[PolicyState]):
         step = first / (1 - BETA1**steps)
         scale = np.sqrt(second / (1 - BETA2**steps)) + EPS
         logits = (1 - self.lr * self.weight_decay) * state.logits - self.lr * step / scale
-        return PolicyState(logits, first, second, np.asarray(steps))
+        return PolicyState(logits, first, second, np.asarray(steps), state.rows)
+
+
+def _of_class(state: PolicyState, which: int) -> PolicyState:
+    return state._replace(**{name: getattr(state, name)[which] for name in PER_CLASS})
 
 
 def _published(gradient: Array, probabilities: Array) -> Array:
