@@ -1,0 +1,69 @@
+"""Two data sets of the comparisons as CSV files, from the local test material.
+
+    FEDBBPT_DATA=... python benchmarks/prepare.py        # writes benchmarks/data/*.csv
+
+Yelp: sentences with the polarity of their review; a pool to draw few shots from and a fixed sample
+as test. CLINC-10: the first ten intents of the domain "banking" in the order of the set's own
+domains file; its training and validation utterances, and its test utterances.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+DATA = Path(os.environ["FEDBBPT_DATA"]) / "text"
+OUT = Path(__file__).parent / "data"
+TEST = 1000
+
+
+def main() -> None:
+    OUT.mkdir(exist_ok=True)
+    yelp()
+    clinc()
+
+
+def yelp() -> None:
+    def sentences(part: str, polarity: int) -> list[str]:
+        path = DATA / "yelp_sentences" / f"sentiment.{part}.{polarity}.gz"
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            return [line.strip() for line in file if line.strip()]
+
+    names = ("negative", "positive")
+    rng = np.random.default_rng(0)
+    train, test = [], []
+    for polarity, name in enumerate(names):
+        train += [(text, name) for text in sentences("dev", polarity)[:5000]]
+        pool = sentences("test", polarity)
+        test += [(pool[i], name) for i in rng.permutation(len(pool))[: TEST // 2]]
+    write("yelp.train", train)
+    write("yelp.test", test)
+
+
+def clinc() -> None:
+    domains = json.loads((DATA / "clinc150" / "domains.json").read_text("utf-8"))
+    intents = domains["banking"][:10]
+    with gzip.open(DATA / "clinc150" / "data_full.json.gz", "rt", encoding="utf-8") as file:
+        full = json.load(file)
+
+    def of(*parts: str) -> list[tuple[str, str]]:
+        return [(text, name) for part in parts for text, name in full[part] if name in intents]
+
+    write("clinc10.train", of("train", "val"))
+    write("clinc10.test", of("test"))
+
+
+def write(name: str, rows: list[tuple[str, str]]) -> None:
+    with (OUT / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
