@@ -33,11 +33,15 @@ Row = dict[str, Any]
 
 
 class Entry(Section):
-    """One method of the table: a preset, what it is called there, and what was changed in it."""
+    """One method of the table: a preset, what it is called there, and what was changed in it.
+
+    ``budgets``: those of the comparison's at which it runs, if not all.
+    """
 
     name: str
     label: str = ""
     set: tuple[str, ...] = ()
+    budgets: tuple[int, ...] = ()
 
 
 class Compare(Section):
@@ -142,6 +146,8 @@ def _cells(
     budgets = table.budgets or [tree.get("budget", {}).get("queries", 4000)]
     entries = [Entry(name=m) if isinstance(m, str) else m for m in table.methods]
     for setting, seed, budget, entry in product(_settings(table, sweep), listed, budgets, entries):
+        if entry.budgets and budget not in entry.budgets:
+            continue
         changed = copy.deepcopy(tree)
         changed.setdefault("method", {})["name"] = entry.name
         own = [setting] if setting else []

@@ -82,6 +82,9 @@ class PolicyGradient(Optimizer[PolicyState]):
         gumbel: temperature tau of a Gumbel-softmax (FedOne, ICML 2025), 0 for none: in every step
             all K samples come from softmax((logits + G) / tau) with *one* Gumbel noise G. Noise
             of its own for every sample and then the largest entry would be plain sampling.
+        prior: logit that the first candidate starts with, the others at 0. In a prompt of tokens
+            it is *no token*: from 0 on the first samples are random words in all slots, and a
+            search of few steps ends worse than it began (docs/decisions.md). Not ``as_published``.
 
     Raises:
         ConfigError: an option is out of range.
@@ -92,6 +95,7 @@ class PolicyGradient(Optimizer[PolicyState]):
     weight_decay: float = 0.0
     as_published: bool = False
     gumbel: float = 0.0
+    prior: float = 0.0
 
     spaces: ClassVar[frozenset[str]] = frozenset({"categorical"})
     state: ClassVar[type[PolicyState]] = PolicyState
@@ -107,12 +111,17 @@ class PolicyGradient(Optimizer[PolicyState]):
         for key, value in (("weight_decay", self.weight_decay), ("gumbel", self.gumbel)):
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"policy_gradient {key} is {value}; it must be 0 or more")
-        if self.gumbel and self.as_published:
-            raise ConfigError("policy_gradient gumbel perturbs logits: it needs as_published false")
+        if not math.isfinite(self.prior):
+            raise ConfigError(f"policy_gradient prior is {self.prior}; it must be a number")
+        if (self.gumbel or self.prior) and self.as_published:
+            raise ConfigError(
+                "policy_gradient gumbel or prior moves logits: it needs as_published false"
+            )
 
     def init(self, space: Space) -> PolicyState:
-        """Every candidate is as likely; the most likely, the first, is the starting prompt."""
+        """The most likely candidate, or the first of equals, is the starting prompt's."""
         start = np.full(space.shape, 1 / space.shape[-1] if self.as_published else 0.0)
+        start[..., 0] += self.prior
         rows = np.array(space.shape[0] if space.separable else 0, np.int64)
         moments = np.zeros(space.shape), np.zeros(space.shape)
         return PolicyState(start, *moments, np.asarray(0.0), rows)

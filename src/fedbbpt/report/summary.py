@@ -214,7 +214,8 @@ def _price(group: Sequence[Line]) -> list[str]:
 def reaches(line: Line, level: float) -> float | None:
     """Queries after which the mean curve over seeds is first at ``level``."""
     for queries, score, _ in mean_curve(line.rows):
-        if score >= level:
+        # What the start can do already, no query reaches.
+        if score >= level and queries:
             return queries
     return None
 
