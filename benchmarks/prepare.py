@@ -1,6 +1,10 @@
-"""Two data sets of the comparisons as CSV files, from the local test material.
+"""Data sets of the comparisons as CSV files, from the local test material.
 
     FEDBBPT_DATA=... python benchmarks/prepare.py        # writes benchmarks/data/*.csv
+
+dev-*: development splits, on which defaults are chosen: half of a training pool, at most 1,000
+examples, serves as test. No test split of any table below is in them. SST-2 and AG News: their
+training pools; MR: all of it; work: the first ten intents of CLINC150's domain "work".
 
 Yelp: sentences with the polarity of their review; a pool to draw few shots from and a fixed sample
 as test. CLINC-10: the first ten intents of the domain "banking" in the order of the set's own
@@ -25,7 +29,13 @@ TEST = 1000
 def main() -> None:
     OUT.mkdir(exist_ok=True)
     yelp()
-    clinc()
+    write("clinc10.train", utterances("banking", "train", "val"))
+    write("clinc10.test", utterances("banking", "test"))
+    development("dev-sst2", polarity("stsa.binary.train.gz"))
+    development("dev-mr", polarity("rt-polarity.all.gz"))
+    with (DATA / "ready" / "agnews.train.csv").open(newline="", encoding="utf-8") as file:
+        development("dev-agnews", [(row["text"], row["label"]) for row in csv.DictReader(file)])
+    development("dev-work", utterances("work", "train", "val"))
 
 
 def yelp() -> None:
@@ -45,17 +55,25 @@ def yelp() -> None:
     write("yelp.test", test)
 
 
-def clinc() -> None:
+def utterances(domain: str, *parts: str) -> list[tuple[str, str]]:
     domains = json.loads((DATA / "clinc150" / "domains.json").read_text("utf-8"))
-    intents = domains["banking"][:10]
+    intents = domains[domain][:10]
     with gzip.open(DATA / "clinc150" / "data_full.json.gz", "rt", encoding="utf-8") as file:
         full = json.load(file)
+    return [(text, name) for part in parts for text, name in full[part] if name in intents]
 
-    def of(*parts: str) -> list[tuple[str, str]]:
-        return [(text, name) for part in parts for text, name in full[part] if name in intents]
 
-    write("clinc10.train", of("train", "val"))
-    write("clinc10.test", of("test"))
+def polarity(name: str) -> list[tuple[str, str]]:
+    with gzip.open(DATA / "pools" / name, "rt", encoding="utf-8", errors="replace") as file:
+        split = [line.strip().split(" ", 1) for line in file]
+    return [(text, ("negative", "positive")[int(label)]) for label, text in split]
+
+
+def development(name: str, rows: list[tuple[str, str]]) -> None:
+    order = np.random.default_rng(1).permutation(len(rows))
+    count = min(1000, len(rows) // 2)
+    write(f"{name}.test", [rows[i] for i in order[:count]])
+    write(f"{name}.train", [rows[i] for i in order[count:]])
 
 
 def write(name: str, rows: list[tuple[str, str]]) -> None:

@@ -27,13 +27,14 @@ class Elect(Aggregator):
 
     Attributes:
         z: standard errors by which the elected candidate must be better on clients that had no
-            vote. 0 asks for any improvement, ``-inf`` for none: the lowest mean loss wins.
+            vote. 0 asks for any improvement, ``-inf`` for none: the lowest mean loss wins. On
+            development data 2 gave away most of the gain on ten classes and 0 lost nothing.
 
     Raises:
         ConfigError: z is not a number.
     """
 
-    z: float = 2.0
+    z: float = 0.0
 
     reads = ("tried", "losses", "answered")
     needs = ("point", "step", "idle", *reads)
