@@ -43,6 +43,7 @@ STOREYS = (
         "books",
         "checkpoint",
         "diagnose",
+        "grid",
         "ledger",
         "record",
         "report",

@@ -18,9 +18,9 @@ def key(number: int) -> bytes:
     return number.to_bytes(16, "little")
 
 
-def opened(path, run="run"):
+def opened(path, run="run", shared=False):
     ledger = Ledger()
-    ledger.open(path)
+    ledger.open(path, shared)
     ledger.run = run
     return ledger
 
@@ -174,7 +174,7 @@ def test_views_may_be_made_before_the_file_is_open(path):
     ledger.close()
 
 
-# --- kills, threads, other files -----------------------------------------------------------------
+# --- kills and threads ---------------------------------------------------------------------------
 
 WRITER = """
 import sys, pathlib, numpy as np
@@ -232,6 +232,95 @@ def test_two_processes_may_use_one_file(path, ledger):
         put(other, "a", i, i, number=100 + i)
     assert (ledger.paid(), other.paid()) == (20, 20)
     other.close()
+
+
+# --- claims --------------------------------------------------------------------------------------
+
+KEYS = [key(i) for i in range(4)]
+
+
+@pytest.fixture
+def runs(path):
+    """Two runs at work on one file."""
+    both = [opened(path, name, shared=True) for name in ("one", "two")]
+    yield both
+    for ledger in both:
+        ledger.close()
+
+
+def test_what_one_run_is_paying_for_no_other_pays(runs):
+    one, two = runs
+    assert one.claim(KEYS[:3]) == KEYS[:3]
+    assert two.claim(KEYS) == KEYS[3:]
+    assert one.claim(KEYS) == KEYS[:3]  # a client of the same run asks for itself
+    one.release(KEYS[:3])
+    assert two.claim(KEYS) == KEYS
+
+
+def test_what_was_recorded_meanwhile_is_not_claimed(runs):
+    one, two = runs
+    assert two.view("a", 0).get(KEYS[:1]) == {}
+    put(one, "a", 0, 1)  # between the look and the claim
+    assert two.claim(KEYS[:2]) == KEYS[1:2]
+    one.claim(KEYS[1:2])
+    assert sees(two, "a", 0) == 1
+
+
+def test_claims_end_with_their_process(runs, path):
+    """Killed while it pays; and, where nobody can tell, by their age."""
+    code = (
+        "import os, pathlib, signal, sys; from fedbbpt.ledger import Ledger; l = Ledger();"
+        "l.run = 'dead'; l.open(pathlib.Path(sys.argv[1]), True);"
+        "l.claim([bytes([i]) + bytes(15) for i in range(4)]); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    dead = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert dead.returncode == -signal.SIGKILL
+    one, two = runs
+    assert one.claim(KEYS) == KEYS
+    assert two.claim(KEYS) == []
+    db = sqlite3.connect(path)
+    with db:
+        db.execute("UPDATE claims SET since = since - ?", (module.PATIENCE,))
+    db.close()
+    assert two.claim(KEYS) == KEYS
+    assert one.claim(KEYS) == []  # it may still be at work, but they are no longer its own
+    one.release(KEYS)
+    assert one.claim(KEYS) == []
+
+
+def test_a_ledger_of_ones_own_claims_nothing(path, ledger):
+    other = opened(path, "other")
+    assert ledger.claim(KEYS) == other.claim(KEYS) == KEYS
+    other.close()
+
+
+def test_threads_of_two_runs_pay_once(path):
+    """Overlapping halves in other orders, eight threads: nobody waits in a circle."""
+    from fedbbpt.testing.toys import CountingBox, toy_box
+    from fedbbpt.types import Atom
+    from fedbbpt.wrappers.cached import Cached
+
+    box = CountingBox(toy_box())
+    box.inner.evaluate = lambda atoms, wanted: [np.array([float(i)]) for i in wanted]
+    atoms = [Atom(key(i), None) for i in range(60)]
+    ledgers = [opened(path, f"run {i}", shared=True) for i in range(8)]
+
+    def work(number):
+        cached = Cached(box, ledgers[number].view("a", 0))
+        order = np.random.default_rng(number).permutation(60)
+        for part in np.array_split(order, 6):
+            rows = cached.evaluate(atoms, list(part))
+            assert [float(row[0]) for row in rows] == list(part)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    assert sorted(box.asked) == sorted(atom.key for atom in atoms)
+    assert sum(ledger.paid() for ledger in ledgers) == 60
+    for ledger in ledgers:
+        ledger.close()
+
+
+# --- other files ---------------------------------------------------------------------------------
 
 
 def test_a_file_that_is_no_ledger_is_refused(path):

@@ -39,7 +39,11 @@ def test_helpers_and_packages_are_no_plug_ins():
     ("group", "name", "sentence"),
     [
         ("optimizers", "cma_es", "no optimizers plug-in is named 'cma_es'; did you mean 'cmaes'?"),
-        ("aggregators", "avg", "no aggregators plug-in is named 'avg'; .*known: adam, cma, mean"),
+        (
+            "aggregators",
+            "avg",
+            "no aggregators plug-in is named 'avg'; .*known: adam, cma, elect",
+        ),
         ("boxes", "_encoder", "no boxes plug-in is named '_encoder'"),
     ],
 )

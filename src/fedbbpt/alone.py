@@ -6,33 +6,57 @@ the test examples belong to no site, every client is scored on all of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
+from urllib.parse import quote
 
+from fedbbpt.build import build
 from fedbbpt.config import Config
 from fedbbpt.errors import BudgetTooSmall, Incompatible
+from fedbbpt.ledger import Ledger
+from fedbbpt.protocols import AtomicBox
+from fedbbpt.record import read_lines
+from fedbbpt.rundir import CLIENTS, EVENTS
+from fedbbpt.runner import count_needs
+from fedbbpt.sharing import Split, only
 from fedbbpt.trees import Tree
 
-FOLDER = "clients"
 
-T = TypeVar("T")
-
-
-def each(config: Config, client: str, clients: int, ledger: Path) -> Config:
-    """The config of one client's own run.
+def shares(config: Config, split: Split, box: AtomicBox, ledger: Path) -> dict[str, Config]:
+    """The config of each client's own run, by name.
 
     Args:
-        config: the whole comparison's.
-        client: its name.
-        clients: how many share the budget.
+        config: the whole run's.
+        split: all clients' examples.
+        box: the model; nothing is asked of it.
         ledger: where all of them record what they paid.
+
+    Raises:
+        BudgetTooSmall: some client's share cannot pay for one step.
+        UsageError: what else is refused of a run.
     """
+    refuse_elsewhere(config)
+    count = len(split.clients)
+    configs = {name: _own(config, name, count, ledger) for name in split.clients}
+    needs = []
+    for name, own in configs.items():
+        try:
+            count_needs(build(own, only(split, name), Ledger().view, box))
+        except BudgetTooSmall as error:
+            needs.append(error.needs)
+    if needs:
+        raise BudgetTooSmall(config.budget.queries, max(needs) * count)
+    return configs
+
+
+def _own(config: Config, client: str, clients: int, ledger: Path) -> Config:
     changes: dict[str, Tree] = {
         "method": {"clients": "all"},
         "partition": {"only": client},
-        "rounds": {"clients_per_round": None},
-        "budget": {"queries": config.budget.queries // clients},
+        # Said aloud, or the preset's number would be back when the config is read again.
+        "rounds": {"clients_per_round": 1},
+        "budget": {"queries": max(1, config.budget.queries // clients)},
         "run": {"ledger": str(ledger.absolute())},
     }
     return config.model_copy(
@@ -40,19 +64,14 @@ def each(config: Config, client: str, clients: int, ledger: Path) -> Config:
     )
 
 
-def of_each(clients: Sequence[str], do: Callable[[str], T], budget: int) -> dict[str, T]:
-    """What is done for each client, by name.
+def folder(path: Path, client: str) -> Path:
+    """The run directory of one client. Names come from the data and may be anything."""
+    return path / CLIENTS / quote(client, safe=" ").replace(".", "%2E")
 
-    Raises:
-        BudgetTooSmall: some client's share cannot pay for a step of its own.
-    """
-    done: dict[str, T] = {}
-    for name in clients:
-        try:
-            done[name] = do(name)
-        except BudgetTooSmall as error:
-            raise BudgetTooSmall(budget, error.needs * len(clients)) from None
-    return done
+
+def folders(path: Path) -> list[Path]:
+    """The run directories of all clients, if the run at ``path`` is one of these."""
+    return sorted((path / CLIENTS).iterdir()) if (path / CLIENTS).is_dir() else []
 
 
 def refuse_elsewhere(config: Config) -> None:
@@ -64,19 +83,41 @@ def refuse_elsewhere(config: Config) -> None:
         )
 
 
-def mean_of(results: dict[str, Tree], config: Config) -> Tree:
+def warnings(path: Path, clients: Sequence[str]) -> tuple[str, ...]:
+    """What went wrong at which client, a sentence each."""
+    return tuple(
+        f"{name}: {event['sentence']}"
+        for name in clients
+        for event in read_lines(folder(path, name) / EVENTS)
+        if event["event"] == "diagnosis"
+    )
+
+
+def by_client(results: Mapping[str, Tree]) -> dict[str, tuple[float, float]]:
+    """Metric before and after for each client with test examples."""
+    metrics = {name: result["metric"] for name, result in results.items()}
+    return {
+        name: (results[name]["baseline"][metric], results[name]["tuned"][metric])
+        for name, metric in metrics.items()
+        if results[name]["tuned"][metric] is not None
+    }
+
+
+def mean_of(results: Mapping[str, Tree], config: Config, split: Split) -> Tree:
     """One result in the place of many: means of what is measured, sums of what is counted.
 
     The interval's ends are means too: of clients that are scored on the same examples nothing
     better is known without assuming that their errors are unrelated.
     """
     every = list(results.values())
-    first, count = every[0], len(every)
+    first = every[0]
     metric = first["metric"]
+    tests = {id(batch): batch.size for batch in split.test.values()}
+    tested = [result for result in every if result["tuned"][metric] is not None]
 
     def mean(*path: str | int) -> Any:
-        values = [_at(result, path) for result in every]
-        return None if None in values else sum(values) / count
+        values = [_at(result, path) for result in tested]
+        return sum(values) / len(values) if values and None not in values else None
 
     def total(*path: str) -> Any:
         return sum(_at(result, path) for result in every)
@@ -89,9 +130,10 @@ def mean_of(results: dict[str, Tree], config: Config) -> Tree:
         **first,
         "method": config.method.name,
         "rounds": max(result["rounds"] for result in every),
-        "clients": count,
+        "clients": len(every),
+        "test_examples": sum(tests.values()),
         **scores,
-        "gain_interval": [mean("gain_interval", end) for end in (0, 1)],
+        "gain_interval": [mean("gain_interval", end) if tested else 0.0 for end in (0, 1)],
         "queries": {key: total("queries", key) for key in first["queries"]}
         | {"budget": config.budget.queries},
         # Nothing leaves anyone.

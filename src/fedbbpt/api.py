@@ -20,9 +20,9 @@ from fedbbpt.protocols import AtomicBox
 from fedbbpt.record import read_json, write_json
 from fedbbpt.result import judge, result
 from fedbbpt.rundir import (
-    CONFIG,
     RESULT,
     RunDir,
+    begun,
     create,
     ledger_path,
     refuse_unless_free,
@@ -126,6 +126,34 @@ def resume(
     return _carry_out(config, split, box, out, lambda: directory, progress, began)
 
 
+def complete(
+    config: Config,
+    out: Path,
+    *,
+    progress: Progress = quiet,
+    load: Callable[[], AtomicBox] | None = None,
+    split: Split | None = None,
+) -> dict[str, Any]:
+    """The result of a run: read if the run is finished, else it is gone on with, or begun.
+
+    Args:
+        config: of the run.
+        out: the run directory; what another config or other data left there is replaced.
+        load: makes the box, where one is needed.
+        progress, split: as in :func:`run`.
+
+    Raises:
+        UsageError, BoxError: as :func:`run` does.
+    """
+    same = begun(out, config)
+    if same and (out / RESULT).is_file():
+        return read_json(out / RESULT)
+    box = load() if load else None
+    if same:
+        return resume(out, progress=progress, box=box, split=split).result
+    return run(config, out, overwrite=True, progress=progress, box=box, split=split).result
+
+
 def tune(
     clients: Mapping[str, Sequence[tuple[str, str]]],
     template: str,
@@ -203,9 +231,10 @@ def _carry_out(
         opened.callback(ledger.close)
         path = ledger_path(out, config)
         # Opened first where that is possible: a broken ledger must not cost an old run.
-        early = path.exists() or bool(config.run.ledger)
+        shared = bool(config.run.ledger)
+        early = path.exists() or shared
         if early:
-            ledger.open(path)
+            ledger.open(path, shared)
         place = directory()
         if not early:
             ledger.open(path)
@@ -230,30 +259,23 @@ def _alone(
     progress: Progress,
 ) -> Outcome:
     """A run for each client, one after another; finished ones are not begun again."""
-    alone.refuse_elsewhere(config)
-    box = box or registry.make("boxes", config.box.kind, config.box.options, "box")
-    ledger, names = ledger_path(out, config), split.clients
-    configs = {name: alone.each(config, name, len(names), ledger) for name in names}
-
-    def refused(name: str) -> None:
-        count_needs(build(configs[name], only(split, name), Ledger().view, box))
-
-    def one(name: str) -> dict[str, Any]:
-        path, own = out / alone.FOLDER / name, only(split, name)
-        if (path / RESULT).is_file():
-            return read_json(path / RESULT)
-        if (path / CONFIG).is_file():
-            return resume(path, progress=progress, box=box, split=own).result
-        return run(configs[name], path, progress=progress, box=box, split=own).result
-
-    alone.of_each(names, refused, config.budget.queries)
-    place = directory()
-    results = alone.of_each(names, one, config.budget.queries)
-    content = alone.mean_of(results, config)
-    write_json(place.path / RESULT, content)
-    metric = content["metric"]
-    by_client = {n: (r["baseline"][metric], r["tuned"][metric]) for n, r in results.items()}
-    return Outcome(content, None, place.path, by_client)
+    model = box or registry.make("boxes", config.box.kind, config.box.options, "box")
+    each = alone.shares(config, split, model, ledger_path(out, config))
+    path = directory().path
+    results = {
+        name: complete(
+            own,
+            alone.folder(path, name),
+            progress=progress,
+            load=lambda: model,
+            split=only(split, name),
+        )
+        for name, own in each.items()
+    }
+    content = alone.mean_of(results, config, split)
+    write_json(path / RESULT, content)
+    warnings = alone.warnings(path, list(results))
+    return Outcome(content, None, path, alone.by_client(results), warnings)
 
 
 def _finish(work: Run, began: float) -> Outcome:

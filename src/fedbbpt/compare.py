@@ -1,183 +1,33 @@
 """Methods side by side: the same data, budget and seeds, one ledger, nothing paid twice.
 
-A comparison is a grid of runs: config files x settings of a swept key x budgets x seeds x methods.
-Each has its own run directory, so a comparison that was cut off goes on where it stopped: finished
-runs are read, a broken one is resumed. Every method is *charged* the same for the same atoms,
-though with the common ledger only the first pays for them.
+A comparison is a grid of runs (:mod:`fedbbpt.grid`): config files x settings of a swept key x
+budgets x seeds x methods. Each has its own run directory, so a comparison that was cut off goes on
+where it stopped: finished runs are read, a broken one is resumed. Every method is *charged* the
+same for the same atoms, though with the common ledger only the first pays for them.
 """
 
 from __future__ import annotations
 
-import copy
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from functools import lru_cache
-from itertools import groupby, product
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
-
-from fedbbpt import api, registry
-from fedbbpt.config import Config, Options, Section, resolve, sentence
-from fedbbpt.errors import BudgetTooSmall, ConfigError, UsageError, closest
+from fedbbpt import alone, api, registry
+from fedbbpt.config import Box
+from fedbbpt.errors import BudgetTooSmall, ConfigError, RunDirError, UsageError
+from fedbbpt.grid import Cell
 from fedbbpt.protocols import AtomicBox
-from fedbbpt.record import read_json, read_lines
-from fedbbpt.rundir import CONFIG, EVENTS, RESULT
-from fedbbpt.trees import Tree, override, parse
+from fedbbpt.record import read_lines
+from fedbbpt.report.summary import mean_curve
+from fedbbpt.rundir import EVENTS
 
 LEDGER = "ledger.sqlite"
+RUNS = "runs"
 Row = dict[str, Any]
-
-
-class Entry(Section):
-    """One method of the table: a preset, what it is called there, and what was changed in it.
-
-    ``budgets``: those of the comparison's at which it runs, if not all.
-    """
-
-    name: str
-    label: str = ""
-    set: tuple[str, ...] = ()
-    budgets: tuple[int, ...] = ()
-
-
-class Compare(Section):
-    """The table ``[compare]``.
-
-    Attributes:
-        methods: presets by name, or tables with ``name``, ``label`` and ``set``.
-        baseline: label of the method that the others are tested against; the first if absent.
-        seeds: run seeds; a number n stands for the first n of 0, 1, ...
-        budgets: training queries; ``budget.queries`` if absent.
-        sweep: one key of the config and the values it takes, e.g. {"partition.alpha" = [1, 0.1]}.
-    """
-
-    methods: tuple[str | Entry, ...] = Field(min_length=1)
-    baseline: str = ""
-    seeds: int | list[int] = 5
-    budgets: tuple[int, ...] = ()
-    sweep: dict[str, list[Any]] = Field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run of the grid.
-
-    Attributes:
-        data: name of the config file.
-        setting: value of the swept key as ``key=value``, or "".
-        method: its label.
-        budget, seed: as they say.
-        config: of the run; ``None`` with the reason in ``fault`` where the method cannot be used.
-    """
-
-    data: str
-    setting: str
-    method: str
-    budget: int
-    seed: int
-    config: Config | None
-    fault: str = ""
-
-    @property
-    def folder(self) -> Path:
-        """Where its run directory is, relative to the comparison's."""
-        setting = self.setting.replace("/", "_") or "as-is"
-        return Path("runs", self.data, setting, self.method, f"{self.budget}-{self.seed}")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All runs of a comparison, and which method the others are held against."""
-
-    cells: tuple[Cell, ...]
-    baseline: str
-
-
-def plan(paths: Sequence[Path], ledger: Path, seeds: int | None = None, sweep: str = "") -> Plan:
-    """The grid that some config files ask for.
-
-    Args:
-        paths: config files; the first one's ``[compare]`` counts for those without one.
-        ledger: where all runs record what they paid.
-        seeds: number of seeds to take of those in the config, or of 0, 1, ...
-        sweep: ``"key=a,b,c"`` instead of the config's.
-
-    Raises:
-        ConfigError: a table is at fault, or two files have the same name.
-    """
-    if len({path.stem for path in paths}) < len(paths):
-        raise ConfigError("two of the config files have the same name; rename one")
-    cells: list[Cell] = []
-    table: Compare | None = None
-    for path in paths:
-        tree = parse(path)
-        if "compare" in tree or table is None:
-            table = _table(path, tree.pop("compare", None))
-        cells += _cells(path, tree, table, ledger, seeds, sweep)
-    if not any(cell.config for cell in cells):
-        raise ConfigError(cells[0].fault)
-    assert table is not None  # there is at least one path
-    labels = list(dict.fromkeys(cell.method for cell in cells))
-    baseline = table.baseline or labels[0]
-    if baseline not in labels:
-        raise ConfigError(f"compare.baseline is '{baseline}'; {closest(baseline, labels)}")
-    return Plan(tuple(cells), baseline)
-
-
-def _table(path: Path, found: Any) -> Compare:
-    if found is None:
-        raise ConfigError(f"{path} has no table [compare]; write one with methods = [...]")
-    try:
-        return Compare.model_validate(found)
-    except ValidationError as error:
-        raise ConfigError(sentence(error, Compare, "compare")) from None
-
-
-def _cells(
-    path: Path, tree: Tree, table: Compare, ledger: Path, seeds: int | None, sweep: str
-) -> Iterator[Cell]:
-    listed = table.seeds if isinstance(table.seeds, list) else list(range(table.seeds))
-    if seeds is not None:
-        listed = listed[:seeds] if seeds <= len(listed) else list(range(seeds))
-    budgets = table.budgets or [tree.get("budget", {}).get("queries", 4000)]
-    entries = [Entry(name=m) if isinstance(m, str) else m for m in table.methods]
-    for setting, seed, budget, entry in product(_settings(table, sweep), listed, budgets, entries):
-        if entry.budgets and budget not in entry.budgets:
-            continue
-        changed = copy.deepcopy(tree)
-        changed.setdefault("method", {})["name"] = entry.name
-        own = [setting] if setting else []
-        fixed = [f"run.seed={seed}", f"budget.queries={budget}"]
-        config, fault = None, ""
-        try:
-            for item in (*own, *entry.set, *fixed):
-                override(changed, item)
-            changed.setdefault("run", {})["ledger"] = str(ledger.absolute())
-            config = resolve(changed, path.parent)
-        except UsageError as error:
-            fault = str(error)
-        label = entry.label or entry.name
-        yield Cell(path.stem, setting, label, budget, seed, config, fault)
-
-
-def _settings(table: Compare, sweep: str) -> list[str]:
-    """``key=value`` for every value of the swept key; one empty setting without a sweep."""
-    if sweep:
-        key, equals, values = sweep.partition("=")
-        if not equals or not values:
-            raise ConfigError(f"--sweep '{sweep}' must look like section.key=a,b,c")
-        return [f"{key}={value.strip()}" for value in values.split(",")]
-    if len(table.sweep) > 1:
-        raise ConfigError(f"compare.sweep has {len(table.sweep)} keys; sweep one at a time")
-    return [f"{key}={value}" for key, values in table.sweep.items() for value in values] or [""]
-
-
-# --- carrying it out -----------------------------------------------------------------------------
-
 Told = Callable[[Cell, Row], None]
 
 
@@ -187,37 +37,66 @@ def carry_out(cells: Sequence[Cell], out: Path, jobs: int, told: Told) -> list[R
     Args:
         cells: the grid.
         out: the comparison's directory.
-        jobs: processes. Each loads the model once. Cells of one file, setting and seed stay in
-            one process, for they share most of what is paid.
+        jobs: processes. Each loads the model once. What one of them is paying for, the others
+            wait for.
         told: hears of every row as it is ready.
 
     Raises:
         ConfigError: ``jobs`` is below 1.
+        RunDirError: ``out`` holds something else.
         BoxError: a model failed for good; repeat the command to go on.
     """
     if jobs < 1:
         raise ConfigError(f"--jobs is {jobs}; it must be at least 1")
-    out.mkdir(parents=True, exist_ok=True)
-    groups = [list(group) for _, group in groupby(cells, lambda c: (c.data, c.setting, c.seed))]
-    rows: list[Row] = []
-    if jobs == 1 or len(groups) == 1:
-        for cell in cells:
-            rows.append(one(cell, out))
-            told(cell, rows[-1])
-        return rows
+    _make(out)
+    rows: dict[int, Row] = {}
+    for place, row in _each(cells, out, min(jobs, len(cells))):
+        rows[place] = row
+        told(cells[place], row)
+    return [rows[place] for place in range(len(cells))]
+
+
+def _make(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise RunDirError(f"{out} is a file; --out must name a directory")
+    if out.is_dir() and any(out.iterdir()) and not (out / RUNS).is_dir():
+        raise RunDirError(f"{out} is not empty and holds no comparison; choose another --out")
+    try:
+        (out / RUNS).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunDirError(
+            f"{out} cannot be made ({error.strerror}); choose another --out"
+        ) from None
+
+
+def _each(cells: Sequence[Cell], out: Path, jobs: int) -> Iterator[tuple[int, Row]]:
+    """(place, row) of every cell as it is ready."""
+    if jobs == 1:
+        for place, cell in enumerate(cells):
+            yield place, one(cell, out)
+        return
+    others = multiprocessing.active_children()
+    # A forked process would inherit locks of threads that it does not have.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        for group, done in zip(
-            groups, pool.map(_several, groups, [out] * len(groups)), strict=True
-        ):
-            for cell, row in zip(group, done, strict=True):
-                rows.append(row)
-                told(cell, row)
-    return rows
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_deaf)
+    try:
+        places: dict[Future[Row], int] = {
+            pool.submit(one, cell, out): place for place, cell in enumerate(cells)
+        }
+        for done in as_completed(places):
+            yield places[done], done.result()
+    except BaseException:
+        # Runs survive a kill, and after a failure nobody wants to wait for the rest.
+        for child in set(multiprocessing.active_children()).difference(others):
+            child.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _several(cells: list[Cell], out: Path) -> list[Row]:
-    return [one(cell, out) for cell in cells]
+def _deaf() -> None:
+    """A terminal's Ctrl-C goes to every process; the first of them ends the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def one(cell: Cell, out: Path) -> Row:
@@ -233,30 +112,21 @@ def one(cell: Cell, out: Path) -> Row:
     }
     if cell.config is None:
         return row
-    path = out / cell.folder
+    path, table = out / cell.folder, cell.config.box
     try:
-        result = _result(cell.config, path)
+        result = api.complete(cell.config, path, load=lambda: _box(table))
     except BudgetTooSmall as error:
         return {**row, "note": f"needs {error.needs}"}
     except UsageError as error:
         return {**row, "note": str(error)}
-    return {**row, **_measured(result), **_seen(path)}
-
-
-def _result(config: Config, path: Path) -> Row:
-    same = (path / CONFIG).is_file() and (path / CONFIG).read_text("utf-8") == config.toml()
-    if same and (path / RESULT).is_file():
-        return read_json(path / RESULT)
-    box = _box(config.box.kind, repr(sorted(config.box.options.items())), config.box)
-    if same:
-        return api.resume(path, box=box).result
-    return api.run(config, path, overwrite=True, box=box).result
+    row |= {**_measured(result), **_seen(path)}
+    return row if row["score"] is not None else {**row, "note": "its score is not a number"}
 
 
 @lru_cache(maxsize=1)
-def _box(kind: str, _: str, table: Options) -> AtomicBox:
+def _box(table: Box) -> AtomicBox:
     """The model, loaded once for runs that share it."""
-    box: AtomicBox = registry.make("boxes", kind, table.options, "box")
+    box: AtomicBox = registry.make("boxes", table.kind, table.options, "box")
     return box
 
 
@@ -278,9 +148,14 @@ def _measured(result: Row) -> Row:
 
 
 def _seen(path: Path) -> Row:
-    """Accuracy along the way and the warnings, from the events."""
-    events = read_lines(path / EVENTS) if (path / EVENTS).is_file() else []
-    snapshots = [event for event in events if event["event"] == "snapshot"]
-    curve = [(event["queries"], event["test_score"]) for event in snapshots]
-    warned = sorted({event["kind"] for event in events if event["event"] == "diagnosis"})
+    """Score along the way and kinds of warnings, from the events."""
+    each = alone.folders(path)
+    events = [read_lines(folder / EVENTS) for folder in each or [path]]
+    curves = [
+        [(e["queries"] * len(events), e["test_score"]) for e in own if e["event"] == "snapshot"]
+        for own in events
+    ]
+    # Clients that work each for itself, with equal shares of the budget, are averaged.
+    curve = [point[:2] for point in mean_curve(curves)] if each else curves[0]
+    warned = sorted({e["kind"] for own in events for e in own if e["event"] == "diagnosis"})
     return {"curve": curve, "warnings": " ".join(warned)}

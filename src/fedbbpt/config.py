@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -245,6 +245,9 @@ def sentence(error: ValidationError, model: Any = None, table: str = "") -> str:
     first, path, model = error.errors()[0], [table] if table else [], model or Config
     # Behind the key, pydantic also names the member of a union that it tried.
     for part in first["loc"]:
+        if isinstance(part, int):  # a place in a list
+            model = next(iter(get_args(model)), None)
+            continue
         fields: dict[str, Any] = getattr(model, "model_fields", {})
         if part not in fields:
             break

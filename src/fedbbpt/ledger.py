@@ -4,16 +4,21 @@ One SQLite file (write-ahead log) may serve many runs. Keys are digests; no priv
 stored. A row is visible to a job unless another client of the same run asked for it in the same
 round: so what a client sees does not depend on which of two threads, or two machines, was first,
 and a round that is repeated after a crash finds exactly what it had recorded itself.
+
+Where several processes share a file, a run claims the rows that it is about to pay for, and others
+wait for them instead of paying again.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,9 +31,15 @@ _TABLES = """
 CREATE TABLE IF NOT EXISTS rows(
     key BLOB, run TEXT, account TEXT, round INTEGER, value BLOB);
 CREATE UNIQUE INDEX IF NOT EXISTS rows_by_key ON rows(key, run, account);
+CREATE TABLE IF NOT EXISTS claims(
+    key BLOB PRIMARY KEY, run TEXT, pid INTEGER, since REAL) WITHOUT ROWID;
 """
 _CHUNK = 500
 _REMEMBERED = 200_000
+PATIENCE = 600.0
+"""Seconds after which a claim is void: no call to a model takes that long if all is well."""
+POLL = 0.02
+"""Seconds between two looks at what others are paying for."""
 
 
 class Row(NamedTuple):
@@ -45,20 +56,23 @@ class Ledger:
 
     Attributes:
         run: name of the run that writes.
+        shared: other processes may be at work on the same file, so that rows are claimed.
     """
 
     def __init__(self) -> None:
         self.run = ""
+        self.shared = False
         self._lock = threading.Lock()
         self._memory: dict[bytes, list[Row]] = {}
         self._db: sqlite3.Connection
 
-    def open(self, path: Path) -> None:
+    def open(self, path: Path, shared: bool = False) -> None:
         """Open or make the SQLite file. Set :attr:`run` before anything is recorded.
 
         Raises:
             RunDirError: the file is not a ledger of this version.
         """
+        self.shared = shared
         try:
             self._db = sqlite3.connect(path, check_same_thread=False, timeout=30.0)
             self._db.execute("PRAGMA journal_mode=WAL")
@@ -115,15 +129,41 @@ class Ledger:
             for key, value in rows.items():
                 self._remember(key, Row(self.run, account, round, value))
 
+    def claim(self, keys: Sequence[bytes]) -> list[bytes]:
+        """Those of the keys that nobody has a row for and no other run is paying for.
+
+        Runs of this run's name share their claims: what its clients see of each other does not
+        depend on who is first. A claim is void when its process is dead or ``PATIENCE`` is over.
+        """
+        if not self.shared:
+            return list(keys)
+        with self._lock, self._db:
+            # Writing first takes the file's write lock, under which the rest is one moment.
+            mine = [(key, self.run, os.getpid(), time.time()) for key in keys]
+            self._db.executemany("INSERT OR IGNORE INTO claims VALUES (?, ?, ?, ?)", mine)
+            standing = self._select("key, run, pid, since FROM claims", keys)
+            others = [claim for claim in standing if claim[1] != self.run]
+            void = {key for key, _, pid, since in others if not _stands(pid, since)}
+            taken = [row for row in mine if row[0] in void]
+            self._db.executemany("REPLACE INTO claims VALUES (?, ?, ?, ?)", taken)
+            rows = self._select("key, run FROM rows", keys)
+            paid = {key for key, run in rows if run != self.run}  # since they were looked up
+            self._drop(paid)
+        busy = {key for key, *_ in others} - void
+        if len(busy) == len(keys) and not paid:
+            time.sleep(POLL)
+        return [key for key in keys if key not in busy and key not in paid]
+
+    def release(self, keys: Sequence[bytes]) -> None:
+        """End this run's claims of the keys."""
+        if self.shared and keys:
+            with self._lock, self._db:
+                self._drop(keys)
+
     def known(self, keys: Iterable[bytes]) -> set[bytes]:
         """Those of the keys that some run has a row for."""
-        found: set[bytes] = set()
         with self._lock:
-            for chunk in batched(keys, _CHUNK):
-                marks = ",".join("?" * len(chunk))
-                query = f"SELECT key FROM rows WHERE key IN ({marks})"
-                found.update(key for (key,) in self._db.execute(query, chunk))
-        return found
+            return {key for (key,) in self._select("key FROM rows", keys)}
 
     def paid(self) -> int:
         """Rows that this run had to ask the model for."""
@@ -140,11 +180,18 @@ class Ledger:
         return row.run != self.run or row.round < round or row.account in (account, FEDERATION)
 
     def _read(self, keys: Sequence[bytes]) -> None:
+        columns = "key, run, account, round, value FROM rows"
+        for key, run, account, round, value in self._select(columns, keys):
+            self._remember(key, Row(run, account, round, _unpack(value)))
+
+    def _select(self, columns: str, keys: Iterable[bytes]) -> Iterator[tuple[Any, ...]]:
         for chunk in batched(keys, _CHUNK):
             marks = ",".join("?" * len(chunk))
-            query = f"SELECT key, run, account, round, value FROM rows WHERE key IN ({marks})"
-            for key, run, account, round, value in self._db.execute(query, chunk):
-                self._remember(key, Row(run, account, round, _unpack(value)))
+            yield from self._db.execute(f"SELECT {columns} WHERE key IN ({marks})", chunk)
+
+    def _drop(self, keys: Iterable[bytes]) -> None:
+        ended = [(key, self.run) for key in keys]
+        self._db.executemany("DELETE FROM claims WHERE key = ? AND run = ?", ended)
 
     def _remember(self, key: bytes, row: Row) -> None:
         rows = self._memory.setdefault(key, [])
@@ -167,12 +214,35 @@ class View:
         if rows:
             self._ledger.record(rows, self._account, self._round)
 
+    def claim(self, keys: Sequence[bytes]) -> list[bytes]:
+        """Which of the keys to pay for now; see :meth:`Ledger.claim`."""
+        return self._ledger.claim(keys)
+
+    def release(self, keys: Sequence[bytes]) -> None:
+        """End the claims."""
+        self._ledger.release(keys)
+
 
 def batched(keys: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
     """Lists of at most ``size`` keys (itertools has it from Python 3.12 on)."""
     rest = iter(keys)
     while chunk := list(islice(rest, size)):
         yield chunk
+
+
+def _stands(pid: int, since: float) -> bool:
+    """Whether a claim still counts."""
+    if not 0 <= time.time() - since < PATIENCE:
+        return False
+    if os.name == "nt":
+        return True  # no signal there only asks, so a claim ends with its time
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _pack(value: Array) -> bytes:

@@ -114,13 +114,8 @@ class AtomicBox(ABC):
     ) -> tuple[float, Array]:
         """What a white-box method sees; only of a box that lists "gradients" in ``gives``.
 
-        Args:
-            prompt: a soft one.
-            examples: B inputs; ``targets``: (B,) class indices.
-
-        Returns:
-            mean over the examples of the cross-entropy of the box's scores, and its gradient with
-            respect to the prompt: (len(prompt.soft), T, H) float64.
+        Of a soft prompt, B examples and their (B,) class indices: the mean cross-entropy of the
+        box's scores, and its gradient by the prompt: (len(prompt.soft), T, H) float64.
         """
         raise BoxError(f"{self.name} gives no gradients")
 
@@ -158,12 +153,13 @@ class Store(Protocol):
     def put(self, rows: Mapping[bytes, Array]) -> None:
         """Record rows durably; returns only when they would survive a kill."""
 
+    def claim(self, keys: Sequence[bytes]) -> list[bytes]:
+        """Which of the keys to pay for now: the others are known by now, or another process is
+        paying for them. Where nothing is left to pay for, it waits a moment first.
+        """
 
-class Recorder(Protocol):
-    """Where events go."""
-
-    def write(self, event: str, **fields: Any) -> None:
-        """Append one event."""
+    def release(self, keys: Sequence[bytes]) -> None:
+        """End the claims, whether or not there are rows now."""
 
 
 # --- what is searched, and how ---------------------------------------------------------------

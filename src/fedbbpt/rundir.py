@@ -18,6 +18,8 @@ from fedbbpt.record import write_json
 
 LEDGER, RESULT, CONFIG = "ledger.sqlite", "result.json", "config.toml"
 EVENTS, CHARGES, MARK = "events.jsonl", "charges.jsonl", "run.json"
+CLIENTS = "clients"
+"""Folder of the clients' own run directories, where each works for itself."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def create(path: Path, config: Config) -> RunDir:
             f"{path} cannot be made ({error.strerror}); choose another --out"
         ) from None
     # run.json says that the directory is a run's, so it is replaced but never missing.
-    for folder in (directory.prompt, path / "clients"):
+    for folder in (directory.prompt, path / CLIENTS):
         shutil.rmtree(folder, ignore_errors=True)
     # The config goes first: without it nobody resumes the old run, half of which is gone.
     for name in (CONFIG, RESULT, EVENTS, "report.html"):
@@ -120,6 +122,15 @@ def reopen(path: Path, config: Config) -> RunDir:
             key = name if "." in name else f"data.{name}"
             raise RunDirError(f"{key} has changed since {path} was begun; start a new run")
     return RunDir(path, facts["run"])
+
+
+def begun(path: Path, config: Config) -> bool:
+    """Whether a run with this very config and data was begun here, so that it can be resumed."""
+    try:
+        reopen(path, config)
+        return (path / CONFIG).read_text(encoding="utf-8") == config.toml()
+    except (OSError, RunDirError):
+        return False
 
 
 def fingerprints(config: Config) -> dict[str, str]:

@@ -39,6 +39,12 @@ class Slopes(ToyEncoder):
         return loss(soft), slope
 
 
+@pytest.fixture(scope="session")
+def slopes():
+    """A box with gradients that needs no network."""
+    return Slopes
+
+
 def pairs(size, classes=2, seed=0):
     """(text, label) of the toy examples."""
     batch = toy_batch(size, classes, seed)

@@ -146,7 +146,9 @@ def test_common_test_examples_are_scored_by_every_client(attempt, make, template
     clients, test = tried.split.clients, tried.split.test["(test)"]
     assert tried.result["test_examples"] == test.size == 18
     assert set(tried.outcome.by_client) == set(clients) == {"ash", "birch", "cedar"}
-    start = RenderedPrompt(template, ("bad", "good", "odd"), "text" if template == TEXT else "label")
+    start = RenderedPrompt(
+        template, ("bad", "good", "odd"), "text" if template == TEXT else "label"
+    )
     accuracies, losses = [], []
     for name in clients:
         owner = Client(name, tried.split.train[name], test, test, lambda job, phase: None)
@@ -199,6 +201,13 @@ def test_no_demonstration_leaves_its_client(attempt, monkeypatch, template):
 
 def test_a_masked_model(attempt, small_lm):
     train = [("dull", "bad", "ash"), ("great", "good", "ash"), ("odd, weak", "bad", "birch")]
-    tried = attempt("in-context", small_lm(), MASKED, train=train, prompt={"labels": WORDS})
+    tried = attempt(
+        "in-context",
+        small_lm(),
+        MASKED,
+        train=train,
+        prompt={"labels": WORDS},
+        rounds={"holdout": 0.0},
+    )
     assert np.isfinite(tried.result["tuned"]["loss"])
     assert tried.learned["shown"].tolist() == [2, 1]

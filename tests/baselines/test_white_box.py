@@ -1,21 +1,13 @@
 """Gradient prompt tuning: its steps, its merge, its selection, its count, and that it helps."""
 
-import importlib.util
-
 import numpy as np
 import pytest
 
 from fedbbpt.baselines.white_box import WhiteBox
 from fedbbpt.errors import ConfigError, Incompatible
 from fedbbpt.maths.choose import choose
-from fedbbpt.round import Client
-from fedbbpt.testing.toys import toy_batch, toy_box
-from fedbbpt.types import Job, RenderedPrompt, Update
-
-spec = importlib.util.spec_from_file_location("shared", __file__.replace("test_white_box", "conftest"))
-shared = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(shared)
-Slopes = shared.Slopes
+from fedbbpt.testing.toys import toy_box
+from fedbbpt.types import RenderedPrompt, Update
 
 LABEL, TEXT = "It was {label} .", "{text} All in all it was"
 QUICK = {"rounds": 1, "steps": 2, "snapshots": 1}
@@ -40,17 +32,17 @@ def by_hand(box, start, batch, steps, lr):
     ("template", "classes", "shape"),
     [(LABEL, 2, (1, 4, 8)), (LABEL, 3, (3, 4, 8)), (TEXT, 2, (1, 5, 8))],
 )
-def test_a_round_is_the_mean_of_the_clients_own_adam(attempt, template, classes, shape):
+def test_a_round_is_the_mean_of_the_clients_own_adam(attempt, slopes, template, classes, shape):
     """One prompt for all classes or one for each, as ``fedes`` has it; weights n_k."""
     options = {**QUICK, "lr": 0.1}
     tried = attempt(
-        "white-box", Slopes(), template, classes=classes, options=options, rounds=NOTHING_HELD
+        "white-box", slopes(), template, classes=classes, options=options, rounds=NOTHING_HELD
     )
     side = "text" if template == TEXT else "label"
     zero = tuple(np.zeros(shape, np.float32))
-    start = RenderedPrompt(template, shared.CLASSES[:classes], side, zero)
+    start = RenderedPrompt(template, ("bad", "good", "odd")[:classes], side, zero)
     train = tried.split.train
-    own = [by_hand(Slopes(), start, batch, 2, 0.1) for batch in train.values()]
+    own = [by_hand(slopes(), start, batch, 2, 0.1) for batch in train.values()]
     sizes = [batch.size for batch in train.values()]
     assert sizes == [6, 8]
     want = np.average(own, axis=0, weights=sizes)
@@ -59,24 +51,24 @@ def test_a_round_is_the_mean_of_the_clients_own_adam(attempt, template, classes,
     assert np.abs(want).max() > 0.1
 
 
-def test_it_learns(attempt):
+def test_it_learns(attempt, slopes):
     tried = attempt(
         "white-box",
-        Slopes(),
+        slopes(),
         "It was rather {label} .",
         classes=3,
-        sizes=(9, 12),
-        options={"rounds": 15, "steps": 2, "lr": 0.03},
+        sizes=(12, 15),
+        options={"rounds": 6, "steps": 1, "lr": 0.05},
     )
-    losses = np.array([event["loss"] for event in tried.events("merge")][:15])
-    assert (np.diff(losses) < 0).mean() > 0.85 and losses[-1] < 0.7 * losses[0]
-    assert tried.result["tuned"]["loss"] < 0.9 * tried.result["baseline"]["loss"]
+    losses = np.array([event["loss"] for event in tried.events("merge")][:6])
+    assert (np.diff(losses) < 0).all() and losses[-1] < 0.6 * losses[0]
+    assert tried.result["tuned"]["loss"] < 0.7 * tried.result["baseline"]["loss"]
     assert tried.result["tuned"]["accuracy"] > tried.result["baseline"]["accuracy"]
 
 
-def test_an_examples_gradient_is_a_query(attempt):
+def test_an_examples_gradient_is_a_query(attempt, slopes):
     options = {"rounds": 3, "steps": 2}
-    tried = attempt("white-box", Slopes(), LABEL, options=options)
+    tried = attempt("white-box", slopes(), LABEL, options=options)
     examples = sum(batch.size for batch in tried.split.train.values())
     queries = tried.result["queries"]
     assert queries["train"] == 3 * 2 * examples
@@ -89,15 +81,13 @@ def test_an_examples_gradient_is_a_query(attempt):
     assert tried.result["rounds"] == 4
 
 
-def test_all_data_in_one_place(attempt):
+def test_all_data_in_one_place(attempt, slopes):
     options = {**QUICK, "lr": 0.1}
-    tried = attempt("white-box-central", Slopes(), LABEL, options=options, rounds=NOTHING_HELD)
+    tried = attempt("white-box-central", slopes(), LABEL, options=options, rounds=NOTHING_HELD)
     assert tried.result["clients"] == 1
     (batch,) = [b for b in tried.split.train.values() if b.size]
-    start = RenderedPrompt(
-        LABEL, ("bad", "good"), "label", (np.zeros((4, 8), np.float32),)
-    )
-    want = by_hand(Slopes(), start, batch, 2, 0.1)
+    start = RenderedPrompt(LABEL, ("bad", "good"), "label", (np.zeros((4, 8), np.float32),))
+    want = by_hand(slopes(), start, batch, 2, 0.1)
     np.testing.assert_allclose(tried.learned["soft"][0], want, rtol=0, atol=1e-5)
 
 
@@ -146,9 +136,7 @@ def test_a_masked_model(attempt, small_lm):
     words = {"bad": "terrible", "good": "great"}
     template = "{text} All in all it was {mask} ."
     options = {"rounds": 8, "steps": 2, "lr": 0.1}
-    tried = attempt(
-        "white-box", small_lm(), template, options=options, prompt={"labels": words}
-    )
+    tried = attempt("white-box", small_lm(), template, options=options, prompt={"labels": words})
     losses = [event["loss"] for event in tried.events("merge") if event["loss"] is not None]
     assert losses[7] < 0.9 * losses[0]
     again = attempt(
@@ -181,11 +169,11 @@ def test_a_box_without_gradients_is_refused(attempt, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_numbers_are_refused(attempt):
+def test_numbers_are_refused(attempt, slopes):
     rows = [("cold", "0.1", "ash"), ("warm", "0.9", "ash"), ("hot", "1.0", "ash")]
     scale = {"range": [0, 1]}
     with pytest.raises(Incompatible, match="learns classes, but the labels of this task are"):
-        attempt("white-box", Slopes(), LABEL, train=rows, test=rows, task="rate", data=scale)
+        attempt("white-box", slopes(), LABEL, train=rows, test=rows, task="rate", data=scale)
 
 
 @pytest.mark.parametrize(

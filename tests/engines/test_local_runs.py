@@ -2,6 +2,7 @@
 
 import tempfile
 import tomllib
+from importlib.resources import files
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -23,7 +24,16 @@ def load_kit():
 
 
 kit = load_kit()
-SEARCHES = [name for name in presets() if name != "linear-probe"]
+
+
+def federated_search(name):
+    """Whether a preset declares a search that clients do together; both are the default."""
+    preset = files("fedbbpt.methods") / f"{name}.toml"
+    declared = tomllib.loads(preset.read_text("utf-8")).get("method", {})
+    return (declared.get("kind", "search"), declared.get("clients", "all")) == ("search", "all")
+
+
+SEARCHES = [name for name in presets() if federated_search(name)]
 TEXT_SIDE = {"prompt.side": "text", "prompt.template": "It was {text} ."}
 CLASSES = ("bad", "good", "odd")
 
@@ -91,7 +101,7 @@ def test_a_rerun_on_the_same_ledger_pays_nothing(tmp_path, name):
     assert free | {"paid": paid["paid"], "cached": paid["cached"]} == paid
 
 
-@pytest.mark.parametrize("name", ["fedes", "fedavg-bbt"])
+@pytest.mark.parametrize("name", ["fedes", "fedavg-bbt", "fedwords", "random-search"])
 @pytest.mark.parametrize("threads", [1, 4])
 def test_losses_and_states_on_the_wire_give_the_same_run(tmp_path, name, threads):
     changes = method(name) | {"rounds.max": 5, "engine.threads": threads}

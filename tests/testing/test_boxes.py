@@ -159,6 +159,27 @@ class Mainstream(Broken):
         return [row + other for row in super().evaluate(atoms, wanted)]
 
 
+class Slopes(Broken):
+    """Says that it has gradients, and makes them up."""
+
+    def __init__(self):
+        super().__init__()
+        self.gives = self.gives | {"gradients"}
+
+    def gradient(self, prompt, examples, targets):
+        scores = self([prompt], examples).scores[0]
+        loss = -scores[np.arange(len(examples)), targets].mean()
+        return float(loss), np.ones(np.shape(prompt.soft))
+
+
+class Offset(Slopes):
+    """Its gradient's loss is another than its scores'."""
+
+    def gradient(self, prompt, examples, targets):
+        loss, slope = super().gradient(prompt, examples, targets)
+        return loss + 1, slope
+
+
 @pytest.mark.parametrize(
     ("broken", "sentence"),
     [
@@ -169,6 +190,8 @@ class Mainstream(Broken):
         (Regroups, "other bits when asked for by themselves"),
         (KnowsNoLabels, "another label has the same keys"),
         (Mainstream, "two threads at once"),
+        (Slopes, "the loss rises by"),
+        (Offset, "the gradient's loss is off the scores' by 1.0"),
     ],
 )
 def test_the_kit_catches(broken, sentence):

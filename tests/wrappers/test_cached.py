@@ -82,3 +82,46 @@ def test_a_store_may_know_more_than_is_asked_for():
     box = CountingBox(toy_box())
     Cached(box, store)(CASE.prompts[:1], CASE.examples[:1])
     assert box.calls == 0
+
+
+# --- when others pay for the same ----------------------------------------------------------------
+
+
+class Neighbour(MemoryStore):
+    """Somebody else claims some keys for a while; his rows come with the third look, or never."""
+
+    def __init__(self, his, answers):
+        super().__init__()
+        self.his, self.answers, self.looks, self.held = set(his), answers, 0, set()
+
+    def claim(self, keys):
+        self.looks += 1
+        if self.looks == 3:
+            self.rows |= self.answers
+            self.his.clear()
+        mine = [key for key in keys if key not in self.his and key not in self.rows]
+        self.held |= set(mine)
+        return mine
+
+    def release(self, keys):
+        self.held -= set(keys)
+
+
+def test_what_others_pay_for_is_waited_for():
+    rows = dict(zip(KEYS, toy_box().evaluate(ATOMS, range(len(ATOMS))), strict=True))
+    box, store = CountingBox(toy_box()), Neighbour(KEYS[:3], {k: rows[k] for k in KEYS[:3]})
+    np.testing.assert_array_equal(Cached(box, store)(*CASE).scores, toy_box()(*CASE).scores)
+    assert box.asked == KEYS[3:] and box.calls == 1 and store.looks == 3 and not store.held
+
+
+def test_what_others_failed_to_pay_for_is_asked_after_all():
+    box, store = CountingBox(toy_box()), Neighbour(KEYS[:3], {})
+    np.testing.assert_array_equal(Cached(box, store)(*CASE).scores, toy_box()(*CASE).scores)
+    assert box.asked == [*KEYS[3:], *KEYS[:3]] and not store.held
+
+
+def test_claims_end_with_a_failure():
+    store = Neighbour([], {})
+    with pytest.raises(TransientError):
+        Cached(CountingBox(toy_box(), raises=1.0), store)(*CASE)
+    assert store.looks == 1 and not store.held

@@ -37,13 +37,14 @@ class WhiteBox(Baseline):
         rounds: merges.
         steps: of Adam at a client between two merges, each over all its training examples; the
             moments begin anew in every round.
-        lr: Adam's step, in standard deviations of the box's embeddings.
+        lr: Adam's step, in standard deviations of the box's embeddings. Few small steps: beyond
+            .02 a masked model learns some dozen examples by heart (docs/decisions.md).
         snapshots: prompts on the way, from which the held-back examples choose as they do for a
             search, the starting prompt among them.
     """
 
-    rounds: int = 50
-    steps: int = 5
+    rounds: int = 20
+    steps: int = 2
     lr: float = 0.02
     snapshots: int = 20
 

@@ -7,6 +7,9 @@ from scipy import stats
 
 from fedbbpt.arrays import Array
 
+SAME = 1e-12
+"""Differences between scores that are rounding and nothing else."""
+
 
 def mean_interval(values: Array) -> tuple[float, float]:
     """Mean of n numbers and half the width of its 95 % interval by Student's t; 0 for n = 1."""
@@ -25,6 +28,6 @@ def paired_p(one: Array, other: Array) -> float | None:
     change = np.asarray(one) - np.asarray(other)
     if len(change) < 2:
         return None
-    if np.ptp(change) == 0:
-        return 1.0 if change[0] == 0 else 0.0
+    if np.ptp(change) < SAME:
+        return 1.0 if abs(change[0]) < SAME else 0.0
     return float(stats.ttest_rel(one, other).pvalue)

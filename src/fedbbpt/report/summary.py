@@ -108,15 +108,16 @@ def cells(line: Line) -> list[str]:
         short = f"-, {line.note}" if line.note.startswith("needs") else "-"
         return [line.method, short, *[""] * (len(HEADER) - 2)]
     rows = [row for row in line.rows if row.get("score") is not None]
-    worse = sum(row["gain_high"] < 0 for row in rows)
+    worse = sum((row["gain_high"] or 0.0) < 0 for row in rows)
 
     def mean(key: str) -> float:
         return float(np.mean([row[key] for row in rows]))
 
+    half = f" ± {line.half:.3f}" if len(rows) > 1 else ""
     note = f" ({line.note})" if line.note else ""
     return [
         line.method,
-        f"{line.score:.3f} ± {line.half:.3f}{note}",
+        f"{line.score:.3f}{half}{note}",
         "" if line.change is None else f"{line.change:+.3f}",
         "" if line.p is None else f"{line.p:.3f}",
         f"{worse} of {len(rows)}",
@@ -213,27 +214,27 @@ def _price(group: Sequence[Line]) -> list[str]:
 
 def reaches(line: Line, level: float) -> float | None:
     """Queries after which the mean curve over seeds is first at ``level``."""
-    for queries, score, _ in mean_curve(line.rows):
+    for queries, score, _ in mean_curve([row["curve"] for row in line.rows]):
         # What the start can do already, no query reaches.
         if score >= level and queries:
             return queries
     return None
 
 
-def mean_curve(rows: Sequence[Row]) -> list[tuple[float, float, float]]:
-    """(queries, mean score, half of its interval) over seeds.
+def mean_curve(
+    curves: Sequence[Sequence[tuple[float, float]]],
+) -> list[tuple[float, float, float]]:
+    """(queries, mean score, half of its interval) over curves of (queries, score).
 
-    Every seed's curve is a staircase: between two snapshots the earlier one counts. The mean is
-    given where all seeds have a snapshot behind them.
+    Every curve is a staircase: between two snapshots the earlier one counts. The mean is given
+    where all have a snapshot behind them.
     """
-    curves = [np.array(row["curve"], float) for row in rows if row["curve"]]
-    curves = [curve for curve in curves if np.isfinite(curve).all()]
-    if not curves:
-        return []
+    steps = [np.array(curve, float) for curve in curves if curve]
+    steps = [curve for curve in steps if np.isfinite(curve).all()]
     found = []
-    for queries in sorted({q for curve in curves for q in curve[:, 0]}):
-        at = [np.searchsorted(curve[:, 0], queries, side="right") - 1 for curve in curves]
+    for queries in sorted({q for curve in steps for q in curve[:, 0]}):
+        at = [np.searchsorted(curve[:, 0], queries, side="right") - 1 for curve in steps]
         if min(at) >= 0:
-            now = np.array([curve[i, 1] for curve, i in zip(curves, at, strict=True)])
+            now = np.array([curve[i, 1] for curve, i in zip(steps, at, strict=True)])
             found.append((float(queries), *mean_interval(now)))
     return found

@@ -218,6 +218,13 @@ class MemoryStore:
         """Keep rows."""
         self.rows.update(rows)
 
+    def claim(self, keys: Sequence[bytes]) -> list[bytes]:
+        """All of them: nobody else is here."""
+        return list(keys)
+
+    def release(self, keys: Sequence[bytes]) -> None:
+        """Nothing was claimed."""
+
 
 class CountingBox(Wrapper):
     """Counts what reaches a box and fails on request, for the same atoms whoever asks when.

@@ -17,7 +17,8 @@ class Cached(Wrapper):
     """Looks every atom up; asks the inner box for the rest and records them before use.
 
     Rows that are not finite are failures and never recorded. No lock is held while the inner
-    box works.
+    box works; that nobody else asks for the same meanwhile is what claims are for. Everyone pays
+    for what he has claimed before he waits for others, so that nobody waits in a circle.
 
     Args:
         inner: the box.
@@ -30,14 +31,26 @@ class Cached(Wrapper):
 
     def evaluate(self, atoms: Sequence[Atom], wanted: Sequence[int]) -> list[Array]:
         """Rows of the wanted atoms, known or new."""
-        rows = self.store.get([atoms[i].key for i in wanted])
-        missing = [i for i in wanted if atoms[i].key not in rows]
-        if missing:
-            new = self.inner.evaluate(atoms, missing)
-            fresh = {atoms[i].key: row for i, row in zip(missing, new, strict=True)}
-            self.store.put({k: row for k, row in fresh.items() if np.isfinite(row).all()})
-            rows = {**rows, **fresh}
-        return [rows[atoms[i].key] for i in wanted]
+        keys = [atoms[i].key for i in wanted]
+        rows = self.store.get(keys)
+        while missing := [key for key in keys if key not in rows]:
+            claimed = self.store.claim(missing)
+            try:
+                rows |= self._pay(atoms, wanted, set(claimed))
+            finally:
+                self.store.release(claimed)
+            if len(claimed) < len(missing):
+                rows |= self.store.get([key for key in missing if key not in rows])
+        return [rows[key] for key in keys]
+
+    def _pay(
+        self, atoms: Sequence[Atom], wanted: Sequence[int], claimed: set[bytes]
+    ) -> dict[bytes, Array]:
+        asked = [i for i in wanted if atoms[i].key in claimed]
+        new = self.inner.evaluate(atoms, asked) if asked else []
+        fresh = {atoms[i].key: row for i, row in zip(asked, new, strict=True)}
+        self.store.put({k: row for k, row in fresh.items() if np.isfinite(row).all()})
+        return fresh
 
     def gradient(
         self, prompt: RenderedPrompt, examples: Sequence[Any], targets: Array
