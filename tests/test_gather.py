@@ -154,12 +154,12 @@ def test_a_missing_corpus(tmp_path):
 # --- whole runs ----------------------------------------------------------------------------------
 
 
-def text_box(calls=10**6):
-    """A box that takes text alone and has no vocabulary; it fails after some calls."""
-    encoder, left = ToyEncoder(), [calls]
+def text_box(queries=10**6):
+    """A box that takes text alone and has no vocabulary; it fails after some queries."""
+    encoder, left = ToyEncoder(), [queries]
 
     def answer(prompts, examples):
-        left[0] -= 1
+        left[0] -= len(prompts) * len(examples)
         if left[0] < 0:
             raise BoxError("the box has had enough")
         return encoder(prompts, examples).scores
@@ -223,9 +223,9 @@ def test_a_box_that_takes_text_alone_is_tuned_on_words_of_the_clients(tree, tmp_
 
 def test_a_run_that_was_cut_off_goes_on_with_the_same_words(tree, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    api.run(resolve(tree, tmp_path), whole, box=text_box())
+    queries = api.run(resolve(tree, tmp_path), whole, box=text_box()).result["queries"]["paid"]
     with pytest.raises(BoxError, match="had enough"):
-        api.run(resolve(tree, tmp_path), cut, box=text_box(calls=40))
+        api.run(resolve(tree, tmp_path), cut, box=text_box(queries // 2))
     api.resume(cut, box=text_box())
     assert events(cut, "vocabulary") == events(whole, "vocabulary")
     for name in ("prompt.json", "prompt.safetensors"):

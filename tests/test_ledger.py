@@ -3,6 +3,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -231,6 +232,21 @@ def test_two_processes_may_use_one_file(path, ledger):
         put(ledger, "a", i, i, number=i)
         put(other, "a", i, i, number=100 + i)
     assert (ledger.paid(), other.paid()) == (20, 20)
+    other.close()
+
+
+def test_a_file_that_another_process_is_making_is_waited_for(path, monkeypatch):
+    """SQLite itself does not wait for a writer where the journal's mode is to change."""
+    other = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with monkeypatch.context() as hurried:
+        hurried.setattr(module, "WAIT", 0.1)
+        with pytest.raises(RunDirError, match="database is locked"):
+            opened(path, "run")
+    done = threading.Timer(0.3, other.execute, ["COMMIT"])
+    done.start()
+    opened(path, "run").close()
+    done.join()
     other.close()
 
 

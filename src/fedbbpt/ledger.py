@@ -38,6 +38,8 @@ _CHUNK = 500
 _REMEMBERED = 200_000
 PATIENCE = 600.0
 """Seconds after which a claim is void: no call to a model takes that long if all is well."""
+WAIT = 30.0
+"""Seconds to wait for another process that holds the file's lock."""
 POLL = 0.02
 """Seconds between two looks at what others are paying for."""
 
@@ -74,22 +76,35 @@ class Ledger:
         """
         self.shared = shared
         try:
-            self._db = sqlite3.connect(path, check_same_thread=False, timeout=30.0)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            # Survives a kill of the process; a power cut may lose the last moments, never more.
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            # Folding the log back costs a flush: every 64 MB instead of every 4.
-            self._db.execute("PRAGMA wal_autocheckpoint=16000")
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, SCHEMA):
-                raise RunDirError(
-                    f"{path} is a ledger of schema {version}; this version reads {SCHEMA}"
-                )
-            self._db.executescript(_TABLES)
-            if version != SCHEMA:
-                self._db.execute(f"PRAGMA user_version={SCHEMA}")
+            self._db = sqlite3.connect(path, check_same_thread=False, timeout=WAIT)
+            self._set_up(path)
         except sqlite3.Error as error:
             raise RunDirError(f"{path} cannot be used as a ledger: {error}") from error
+
+    def _set_up(self, path: Path) -> None:
+        """Set the journal and make the tables; another process may be doing the same."""
+        end = time.monotonic() + WAIT
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode=WAL")
+                break
+            except sqlite3.OperationalError as error:
+                # SQLite does not wait for its lock (its timeout) where the journal's mode changes.
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                    raise
+                time.sleep(POLL)
+        # Survives a kill of the process; a power cut may lose the last moments, never more.
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        # Folding the log back costs a flush: every 64 MB instead of every 4.
+        self._db.execute("PRAGMA wal_autocheckpoint=16000")
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version not in (0, SCHEMA):
+            raise RunDirError(
+                f"{path} is a ledger of schema {version}; this version reads {SCHEMA}"
+            )
+        self._db.executescript(_TABLES)
+        if version != SCHEMA:
+            self._db.execute(f"PRAGMA user_version={SCHEMA}")
 
     def view(self, account: str, round: int) -> View:
         """The ledger as one account sees it in one round."""
