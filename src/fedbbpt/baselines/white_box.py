@@ -2,7 +2,7 @@
 
 Clients tune the prompt that ``fedes`` moves (offsets on the embeddings of the manual prompt's own
 tokens, from zero) without its projection: prompt tuning (Lester et al., EMNLP 2021) by Adam, merged
-by FedAvg (McMahan et al. 2017, algorithm 1). With all data in one place it is the ceiling.
+by FedAvg (McMahan et al. 2017, algorithm 1). ``white-box-central`` has all data in one place.
 """
 
 from __future__ import annotations

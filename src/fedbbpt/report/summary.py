@@ -166,7 +166,7 @@ def remarks(found: Sequence[Line]) -> list[str]:
 
 
 def _searches(group: Sequence[Line]) -> list[Line]:
-    """Lines of federated searches: they have a curve and are neither ceiling nor floor."""
+    """Lines of the federated black-box searches."""
     others = (LOCAL, "centralised", "random-search")
     return [
         line
