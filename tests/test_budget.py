@@ -55,7 +55,9 @@ def test_a_quota_pays_all_or_nothing():
     with pytest.raises(BudgetSpent) as caught:
         job.charge([A, B, C])
     assert (caught.value.spent, caught.value.limit, caught.value.asked) == (1, 2, 2)
-    assert str(caught.value) == "1 of 2 queries spent, 2 more asked"
+    assert str(caught.value) == (
+        "budget.queries is 2, of which 1 is spent; the next request may take 2"
+    )
     assert job.new == [A]
     job.charge([A, B])
     assert job.new == [A, B]

@@ -29,22 +29,26 @@ PLUG_INS = {
 }
 # From the ground up. A module imports from its own storey and from those below.
 STOREYS = (
-    {"arrays", "errors", "maths", "protocols", "random", "types"},
+    {"arrays", "errors", "maths", "protocols", "random", "storage", "types"},
     PLUG_INS,
-    {"budget", "objective", "phases", "round"},
+    {"budget", "objective", "phases", "round", "till"},
     {"baselines", "engines"},
     {"build", "check", "config", "gather", "methods", "registry", "sets", "sharing", "trees"},
     {
         "agreement",
         "alone",
         "api",
+        "claims",
         "compare",
         "artefact",
         "books",
         "checkpoint",
         "diagnose",
+        "exports",
+        "finished",
         "grid",
         "ledger",
+        "receipts",
         "record",
         "report",
         "result",

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from fedbbpt import claims
 from fedbbpt import ledger as module
 from fedbbpt.budget import FEDERATION
 from fedbbpt.errors import RunDirError
@@ -296,7 +297,7 @@ def test_claims_end_with_their_process(runs, path):
     assert two.claim(KEYS) == []
     db = sqlite3.connect(path)
     with db:
-        db.execute("UPDATE claims SET since = since - ?", (module.PATIENCE,))
+        db.execute("UPDATE claims SET since = since - ?", (claims.PATIENCE,))
     db.close()
     assert two.claim(KEYS) == KEYS
     assert one.claim(KEYS) == []  # it may still be at work, but they are no longer its own

@@ -42,7 +42,7 @@ def shares(config: Config, split: Split, box: AtomicBox, ledger: Path) -> dict[s
     needs = []
     for name, own in configs.items():
         try:
-            count_needs(build(own, only(split, name), Ledger().view, box))
+            count_needs(build(own, only(split, name), Ledger(), box))
         except BudgetTooSmall as error:
             needs.append(error.needs)
     if needs:

@@ -13,8 +13,7 @@ from fedbbpt import alone, artefact, registry
 from fedbbpt.artefact import Tuned
 from fedbbpt.build import build
 from fedbbpt.config import Config, read, resolve
-from fedbbpt.data.load import Table
-from fedbbpt.errors import ConfigError, DataError
+from fedbbpt.errors import ConfigError
 from fedbbpt.ledger import Ledger
 from fedbbpt.protocols import AtomicBox
 from fedbbpt.record import read_json, write_json
@@ -29,7 +28,7 @@ from fedbbpt.rundir import (
     reopen,
 )
 from fedbbpt.runner import Progress, Run, count_needs
-from fedbbpt.sharing import Split, examples, only, share_out
+from fedbbpt.sharing import Split, examples, only, share_out, tables
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,7 @@ class Outcome:
         path: the run directory.
         by_client: metric before and after for each client with test examples.
         warnings: what went wrong in the search and what to change, a sentence each.
+        requests: what went over a wire (:func:`fedbbpt.receipts.summary`), or ``None``.
     """
 
     result: dict[str, Any]
@@ -50,6 +50,7 @@ class Outcome:
     path: Path
     by_client: dict[str, tuple[float, float]]
     warnings: tuple[str, ...] = ()
+    requests: dict[str, Any] | None = None
 
     def predict(self, inputs: Sequence[Any]) -> list[str]:
         """The most probable class of each input, by the tuned prompt."""
@@ -184,7 +185,7 @@ def tune(
     Raises:
         UsageError: the request is at fault.
     """
-    table, held = _tables(clients, test)
+    table, held = tables(clients, test)
     side = "text" if "{text}" in template else "label"
     tree: dict[str, Any] = {
         "data": {"train": ""},
@@ -202,17 +203,6 @@ def tune(
     return run(config, out, overwrite=True, box=box, split=split)
 
 
-def _tables(
-    clients: Mapping[str, Sequence[tuple[str, str]]], test: Sequence[tuple[str, str]]
-) -> tuple[Table, Table | None]:
-    rows = [(text, label, name) for name, pairs in clients.items() for text, label in pairs]
-    if not rows:
-        raise DataError("clients hold no examples")
-    texts, labels, sites = zip(*rows, strict=True)
-    held = Table(tuple(t for t, _ in test), tuple(c for _, c in test), None) if test else None
-    return Table(texts, labels, sites), held
-
-
 def _carry_out(
     config: Config,
     split: Split,
@@ -225,7 +215,7 @@ def _carry_out(
     """Build, then run in the directory that ``directory()`` makes once nothing can be refused."""
     alone.refuse_elsewhere(config)
     ledger = Ledger()
-    federation = build(config, split, ledger.view, box)
+    federation = build(config, split, ledger, box)
     needs = count_needs(federation)
     with ExitStack() as opened:
         opened.callback(ledger.close)
@@ -293,7 +283,9 @@ def _finish(work: Run, began: float) -> Outcome:
         artefact.save(work.directory.prompt, prompt, point, facts)
         tuned = Tuned(federation.box, prompt, federation.split.classes)
     work.books.counts.total += time.perf_counter() - began
-    content = result(work, verdict)
+    content, requests = result(work, verdict), work.ledger.requests()
+    if requests:
+        work.books.events.write("requests", **requests)
     write_json(work.directory.path / RESULT, content)
     warnings = tuple(finding.sentence for finding in verdict.warnings)
-    return Outcome(content, tuned, work.directory.path, verdict.by_client, warnings)
+    return Outcome(content, tuned, work.directory.path, verdict.by_client, warnings, requests)

@@ -49,10 +49,11 @@ class Budget:
     Args:
         limit: training queries of the whole run; selection and evaluation are counted apart and
             not limited.
+        each: training queries of each client, or ``None``.
     """
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
+    def __init__(self, limit: int, each: int | None = None) -> None:
+        self.limit, self.each = limit, each
         self._paid: dict[tuple[str, str], set[bytes]] = {}
         self._open: list[tuple[str, str, Account]] = []
 
@@ -60,6 +61,9 @@ class Budget:
         """An account's view for one job. Jobs of one account never run at the same time."""
         paid = self._paid.setdefault((purse, account), set())
         common = self._paid.setdefault((purse, FEDERATION), set())
+        if self.each is not None and purse == "train" and account != FEDERATION:
+            own = max(0, self.each - len(paid))
+            quota = own if quota is None else min(quota, own)
         job = Account(paid, common, quota)
         self._open.append((purse, account, job))
         return job

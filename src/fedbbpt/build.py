@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from inspect import signature
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from fedbbpt import registry
+from fedbbpt.arrays import Array
 from fedbbpt.baselines import Baseline
 from fedbbpt.budget import FEDERATION, Budget
 from fedbbpt.check import check, check_baseline, check_labels, check_moves, check_prompt
@@ -17,16 +18,29 @@ from fedbbpt.config import Config, Part
 from fedbbpt.errors import ConfigError, closest
 from fedbbpt.gather import Gathered, gather
 from fedbbpt.phases import PHASES
-from fedbbpt.protocols import AtomicBox, Engine, Prompt, Store, Task
+from fedbbpt.protocols import AtomicBox, Engine, Prompt, Task
 from fedbbpt.round import Client, Door, Parts, Phase
 from fedbbpt.sharing import TESTER, Split
-from fedbbpt.types import Batch, Job
+from fedbbpt.storage import Store
+from fedbbpt.till import Bill, Caps, Tills
+from fedbbpt.types import Batch, Job, Receipt
 from fedbbpt.wrappers.cached import Cached
 from fedbbpt.wrappers.metered import Metered
 from fedbbpt.wrappers.retrying import Retrying
 from fedbbpt.wrappers.timed import Timed
 
-OpenStore = Callable[[str, int], Store]
+
+class Shelf(Protocol):
+    """Where paid rows and requests are kept: :class:`fedbbpt.ledger.Ledger`."""
+
+    def view(self, account: str, round: int, steady: bool = False) -> Store:
+        """Rows as one account sees them in one round."""
+
+    def book(self, account: str, round: int, receipt: Receipt, rows: Mapping[bytes, Array]) -> None:
+        """Write a request with its rows durably."""
+
+    def bills(self) -> Mapping[str, Bill]:
+        """What each account was billed so far."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +79,13 @@ class Federation:
         return sum({id(batch): batch.size for batch in self.split.test.values()}.values())
 
 
-def build(
-    config: Config, split: Split, open_store: OpenStore, box: AtomicBox | None = None
-) -> Federation:
+def build(config: Config, split: Split, shelf: Shelf, box: AtomicBox | None = None) -> Federation:
     """A federation ready for its first round.
 
     Args:
         config: what is wanted.
         split: the examples, from :func:`fedbbpt.sharing.examples`.
-        open_store: (account, round) -> where that account's paid rows are kept.
+        shelf: where what is paid is kept; it need not be open yet.
         box: a box made already; else the one that the config names.
 
     Raises:
@@ -81,8 +93,7 @@ def build(
     """
     if box is None:
         box = registry.make("boxes", config.box.kind, config.box.options, "box")
-    method = config.method
-    baseline, phases = _baseline(config, box), dict(PHASES)
+    method, baseline, phases = config.method, _baseline(config, box), dict(PHASES)
     if baseline is not None:
         phases |= {phase.name: phase for phase in baseline.phases}
         if baseline.everyone and TESTER in split.test:
@@ -105,16 +116,32 @@ def build(
         check_labels(baseline, parts.task)
         zero = np.zeros((1, *parts.prompt.space.shape))
         baseline.prepare(parts.prompt.render(zero)[0], box)
-    budget = Budget(config.budget.queries)
+    budget = Budget(config.budget.queries, config.budget.client_queries)
     timer = Timed(box)
     inner = Retrying(timer, config.box.attempts)
+    tills = Tills(_caps(config, split, box), shelf.book, shelf.bills)
 
     def door(account: str, job: Job, phase: Phase) -> Door:
         purse = budget.open(phase.purse, account, job.quotas.get(account))
-        return Door(Metered(Cached(inner, open_store(account, job.round)), purse), purse)
+        paid = inner.billed(tills.open(account, job.round, phase.purse != "train"))
+        store = shelf.view(account, job.round, box.steady)
+        return Door(Metered(Cached(paid, store), purse), purse)
 
     engine = _engine(config, parts, split, door)
     return Federation(config, parts, engine, budget, inner, timer, split, baseline, gathered)
+
+
+def _caps(config: Config, split: Split, box: AtomicBox) -> Caps:
+    table = config.budget
+    if (table.usd or table.client_usd) and not box.priced:
+        raise ConfigError(
+            f"the price of {box.name} is not known, so a cap in dollars could not hold; give "
+            "box.prices = {input = ..., output = ...}, in dollars for a million tokens"
+        )
+    batches = [*split.holdout.values(), *split.test.values()]
+    kept = sum({id(batch): batch.size for batch in batches}.values())
+    final = kept * (config.method.snapshots + 2)
+    return Caps(table.tokens, table.usd, table.client_tokens, table.client_usd, final)
 
 
 def _engine(

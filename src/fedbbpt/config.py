@@ -142,9 +142,20 @@ class Rounds(Section):
 
 
 class BudgetTable(Section):
-    """Most training queries, over all clients together."""
+    """What may be spent; a cap that is absent does not bind.
+
+    Attributes:
+        queries: training queries, over all clients together.
+        tokens, usd: of all requests over a wire, those of selection and evaluation too.
+        client_queries, client_tokens, client_usd: the same for each client.
+    """
 
     queries: int = Field(default=4000, ge=1)
+    tokens: int | None = Field(default=None, ge=1)
+    usd: float | None = Field(default=None, gt=0)
+    client_queries: int | None = Field(default=None, ge=1)
+    client_tokens: int | None = Field(default=None, ge=1)
+    client_usd: float | None = Field(default=None, gt=0)
 
 
 class RunTable(Section):
@@ -201,7 +212,8 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Config:
         ConfigError, UnknownPart: one sentence that names the key.
     """
     tree = parse(path, overrides)
-    tree.pop("compare", None)
+    for other in ("compare", "gateway"):  # for other commands
+        tree.pop(other, None)
     return resolve(tree, path.parent)
 
 

@@ -11,6 +11,7 @@ FedbbptError
 │   └── RunDirError       a run directory that may not be used
 ├── BoxError              the model behind the box failed for good
 │   └── TransientError    the model failed, and asking again may work
+├── ExportError           an exported prompt is not the one that was tuned
 └── BudgetSpent           not a failure: the budget cannot pay for the next step
 """
 
@@ -77,12 +78,20 @@ class TransientError(BoxError):
     """The model failed in a way that may pass: ``Retrying`` asks again."""
 
 
+class ExportError(FedbbptError):
+    """What an export would write does not ask what was asked in tuning; nothing is written."""
+
+
 class BudgetSpent(FedbbptError):
     """The budget cannot pay for the next step; the run ends with its best prompt so far."""
 
-    def __init__(self, spent: int, limit: int, asked: int) -> None:
-        super().__init__(f"{spent} of {limit} queries spent, {asked} more asked")
-        self.spent, self.limit, self.asked = spent, limit, asked
+    def __init__(
+        self, spent: float, limit: float, asked: float, key: str = "budget.queries"
+    ) -> None:
+        super().__init__(
+            f"{key} is {limit:g}, of which {spent:g} is spent; the next request may take {asked:g}"
+        )
+        self.spent, self.limit, self.asked, self.key = spent, limit, asked, key
 
 
 def closest(name: str, known: Iterable[str]) -> str:

@@ -11,33 +11,30 @@ wait for them instead of paying again.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from fedbbpt import claims, receipts
 from fedbbpt.arrays import Array
 from fedbbpt.budget import FEDERATION
+from fedbbpt.claims import select
 from fedbbpt.errors import RunDirError
+from fedbbpt.till import Bill
+from fedbbpt.types import Receipt
 
 SCHEMA = 1
 _TABLES = """
 CREATE TABLE IF NOT EXISTS rows(
     key BLOB, run TEXT, account TEXT, round INTEGER, value BLOB);
 CREATE UNIQUE INDEX IF NOT EXISTS rows_by_key ON rows(key, run, account);
-CREATE TABLE IF NOT EXISTS claims(
-    key BLOB PRIMARY KEY, run TEXT, pid INTEGER, since REAL) WITHOUT ROWID;
 """
-_CHUNK = 500
 _REMEMBERED = 200_000
-PATIENCE = 600.0
-"""Seconds after which a claim is void: no call to a model takes that long if all is well."""
 WAIT = 30.0
 """Seconds to wait for another process that holds the file's lock."""
 POLL = 0.02
@@ -66,6 +63,7 @@ class Ledger:
         self.shared = False
         self._lock = threading.Lock()
         self._memory: dict[bytes, list[Row]] = {}
+        self._asking: set[bytes] = set()
         self._db: sqlite3.Connection
 
     def open(self, path: Path, shared: bool = False) -> None:
@@ -102,15 +100,17 @@ class Ledger:
             raise RunDirError(
                 f"{path} is a ledger of schema {version}; this version reads {SCHEMA}"
             )
-        self._db.executescript(_TABLES)
+        self._db.executescript(_TABLES + claims.TABLE + receipts.TABLE)
         if version != SCHEMA:
             self._db.execute(f"PRAGMA user_version={SCHEMA}")
 
-    def view(self, account: str, round: int) -> View:
-        """The ledger as one account sees it in one round."""
-        return View(self, account, round)
+    def view(self, account: str, round: int, steady: bool = False) -> View:
+        """The ledger as one account sees it in one round; of steady rows it sees all."""
+        return View(self, account, round, steady)
 
-    def find(self, keys: Sequence[bytes], account: str, round: int) -> dict[bytes, Array]:
+    def find(
+        self, keys: Sequence[bytes], account: str, round: int, steady: bool = False
+    ) -> dict[bytes, Array]:
         """Visible rows by key; of several the account's own, else the earliest."""
         with self._lock:
             if len(self._memory) >= _REMEMBERED:
@@ -128,7 +128,7 @@ class Ledger:
                         key=lambda r: (r.account != account, r.run != self.run, r.round, r.account),
                     )
                 for row in rows:
-                    if self._visible(row, account, round):
+                    if steady or self._visible(row, account, round):
                         found[key] = row.value
                         break
             return found
@@ -136,49 +136,58 @@ class Ledger:
     def record(self, rows: Mapping[bytes, Array], account: str, round: int) -> None:
         """Write rows durably."""
         with self._lock, self._db:
-            self._db.executemany(
-                "INSERT OR IGNORE INTO rows VALUES (?, ?, ?, ?, ?)",
-                [(k, self.run, account, round, _pack(v)) for k, v in rows.items()],
-            )
+            self._insert(rows, account, round)
         with self._lock:
             for key, value in rows.items():
                 self._remember(key, Row(self.run, account, round, value))
 
-    def claim(self, keys: Sequence[bytes]) -> list[bytes]:
-        """Those of the keys that nobody has a row for and no other run is paying for.
+    def book(self, account: str, round: int, receipt: Receipt, rows: Mapping[bytes, Array]) -> None:
+        """Write a request and the rows that it brought durably, both or neither."""
+        with self._lock, self._db:
+            receipts.write(self._db, self.run, account, round, receipt, len(rows))
+            self._insert(rows, account, round)
 
-        Runs of this run's name share their claims: what its clients see of each other does not
-        depend on who is first. A claim is void when its process is dead or ``PATIENCE`` is over.
+    def bills(self) -> dict[str, Bill]:
+        """What each account of this run was billed so far."""
+        with self._lock:
+            return receipts.bills(self._db, self.run)
+
+    def requests(self) -> dict[str, Any] | None:
+        """What this run sent over a wire; see :func:`fedbbpt.receipts.summary`."""
+        with self._lock:
+            return receipts.summary(self._db, self.run)
+
+    def claim(self, keys: Sequence[bytes], steady: bool = False) -> list[bytes]:
+        """Those of the keys that nobody has a row for and no other run is paying for; if their
+        rows are steady, no other client of this process either.
+
+        Else runs of this run's name share their claims: what its clients see of each other does
+        not depend on who is first. A claim is void when its process is dead or ``PATIENCE`` is
+        over.
         """
-        if not self.shared:
+        if steady:
+            keys = self._enter(keys)
+        if not self.shared or not keys:
             return list(keys)
         with self._lock, self._db:
-            # Writing first takes the file's write lock, under which the rest is one moment.
-            mine = [(key, self.run, os.getpid(), time.time()) for key in keys]
-            self._db.executemany("INSERT OR IGNORE INTO claims VALUES (?, ?, ?, ?)", mine)
-            standing = self._select("key, run, pid, since FROM claims", keys)
-            others = [claim for claim in standing if claim[1] != self.run]
-            void = {key for key, _, pid, since in others if not _stands(pid, since)}
-            taken = [row for row in mine if row[0] in void]
-            self._db.executemany("REPLACE INTO claims VALUES (?, ?, ?, ?)", taken)
-            rows = self._select("key, run FROM rows", keys)
-            paid = {key for key, run in rows if run != self.run}  # since they were looked up
-            self._drop(paid)
-        busy = {key for key, *_ in others} - void
-        if len(busy) == len(keys) and not paid:
+            mine, known = claims.take(self._db, self.run, keys)
+            self._asking -= set(keys) - set(mine)
+        if not mine and not known:
             time.sleep(POLL)
-        return [key for key in keys if key not in busy and key not in paid]
+        return mine
 
     def release(self, keys: Sequence[bytes]) -> None:
         """End this run's claims of the keys."""
+        with self._lock:
+            self._asking -= set(keys)
         if self.shared and keys:
             with self._lock, self._db:
-                self._drop(keys)
+                claims.drop(self._db, self.run, keys)
 
     def known(self, keys: Iterable[bytes]) -> set[bytes]:
         """Those of the keys that some run has a row for."""
         with self._lock:
-            return {key for (key,) in self._select("key FROM rows", keys)}
+            return {key for (key,) in select(self._db, "key FROM rows", keys)}
 
     def paid(self) -> int:
         """Rows that this run had to ask the model for."""
@@ -186,27 +195,40 @@ class Ledger:
             query = "SELECT count(*) FROM rows WHERE run = ?"
             return int(self._db.execute(query, (self.run,)).fetchone()[0])
 
+    def paid_by(self) -> dict[str, int]:
+        """Rows of :meth:`paid` by the account that asked."""
+        with self._lock:
+            query = "SELECT account, count(*) FROM rows WHERE run = ? GROUP BY account"
+            return dict(self._db.execute(query, (self.run,)))
+
     def close(self) -> None:
         """Close the file, if it was opened."""
         if hasattr(self, "_db"):
             self._db.close()
+
+    def _enter(self, keys: Sequence[bytes]) -> list[bytes]:
+        """Mark as being asked for what is neither known nor asked for by another thread."""
+        with self._lock:
+            known = {key for (key,) in select(self._db, "key FROM rows", keys)}
+            free = [key for key in keys if key not in known and key not in self._asking]
+            self._asking |= set(free)
+        if not free and not known:
+            time.sleep(POLL)
+        return free
+
+    def _insert(self, rows: Mapping[bytes, Array], account: str, round: int) -> None:
+        self._db.executemany(
+            "INSERT OR IGNORE INTO rows VALUES (?, ?, ?, ?, ?)",
+            [(k, self.run, account, round, _pack(v)) for k, v in rows.items()],
+        )
 
     def _visible(self, row: Row, account: str, round: int) -> bool:
         return row.run != self.run or row.round < round or row.account in (account, FEDERATION)
 
     def _read(self, keys: Sequence[bytes]) -> None:
         columns = "key, run, account, round, value FROM rows"
-        for key, run, account, round, value in self._select(columns, keys):
+        for key, run, account, round, value in select(self._db, columns, keys):
             self._remember(key, Row(run, account, round, _unpack(value)))
-
-    def _select(self, columns: str, keys: Iterable[bytes]) -> Iterator[tuple[Any, ...]]:
-        for chunk in batched(keys, _CHUNK):
-            marks = ",".join("?" * len(chunk))
-            yield from self._db.execute(f"SELECT {columns} WHERE key IN ({marks})", chunk)
-
-    def _drop(self, keys: Iterable[bytes]) -> None:
-        ended = [(key, self.run) for key in keys]
-        self._db.executemany("DELETE FROM claims WHERE key = ? AND run = ?", ended)
 
     def _remember(self, key: bytes, row: Row) -> None:
         rows = self._memory.setdefault(key, [])
@@ -215,14 +237,15 @@ class Ledger:
 
 
 class View:
-    """A :class:`fedbbpt.protocols.Store` for one account and round."""
+    """A :class:`fedbbpt.storage.Store` for one account and round."""
 
-    def __init__(self, ledger: Ledger, account: str, round: int) -> None:
+    def __init__(self, ledger: Ledger, account: str, round: int, steady: bool) -> None:
         self._ledger, self._account, self._round = ledger, account, round
+        self._steady = steady
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Array]:
         """The rows that are known, by key."""
-        return self._ledger.find(keys, self._account, self._round)
+        return self._ledger.find(keys, self._account, self._round, self._steady)
 
     def put(self, rows: Mapping[bytes, Array]) -> None:
         """Record rows durably."""
@@ -231,33 +254,11 @@ class View:
 
     def claim(self, keys: Sequence[bytes]) -> list[bytes]:
         """Which of the keys to pay for now; see :meth:`Ledger.claim`."""
-        return self._ledger.claim(keys)
+        return self._ledger.claim(keys, self._steady)
 
     def release(self, keys: Sequence[bytes]) -> None:
         """End the claims."""
         self._ledger.release(keys)
-
-
-def batched(keys: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
-    """Lists of at most ``size`` keys (itertools has it from Python 3.12 on)."""
-    rest = iter(keys)
-    while chunk := list(islice(rest, size)):
-        yield chunk
-
-
-def _stands(pid: int, since: float) -> bool:
-    """Whether a claim still counts."""
-    if not 0 <= time.time() - since < PATIENCE:
-        return False
-    if os.name == "nt":
-        return True  # no signal there only asks, so a claim ends with its time
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def _pack(value: Array) -> bytes:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from copy import copy
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from fedbbpt.arrays import Array, Arrays
 from fedbbpt.errors import BoxError
 from fedbbpt.maths.metrics import Metric
+from fedbbpt.storage import Till
 from fedbbpt.types import Atom, Batch, Grid, Job, RenderedPrompt, Reply, Space, Update
 
 S = TypeVar("S", bound=tuple[Any, ...])
@@ -73,6 +75,9 @@ class AtomicBox(ABC):
 
     Attributes:
         max_tokens: a prompted text longer than this is cut; ``None`` where nobody knows.
+        steady: a row does not depend on what else is asked with it, so that what one client paid
+            for may answer another at once.
+        priced: what a request costs is known.
     """
 
     name: str
@@ -81,6 +86,12 @@ class AtomicBox(ABC):
     gives: frozenset[str]
     vocabulary: Vocabulary | None = None
     max_tokens: int | None = None
+    steady: bool = False
+    priced: bool = True
+
+    def billed(self, till: Till) -> AtomicBox:
+        """The same box, its requests paid by this till; a box without a bill is itself."""
+        return self
 
     def prepare(self, prompt: RenderedPrompt) -> None:  # noqa: B027 - most boxes take any
         """Raise a ConfigError if this prompt cannot be used; asked before anything is paid."""
@@ -127,7 +138,13 @@ class Wrapper(AtomicBox):
         self.inner = inner
         self.name, self.accepts, self.gives = inner.name, inner.accepts, inner.gives
         self.sides, self.vocabulary = inner.sides, inner.vocabulary
-        self.max_tokens = inner.max_tokens
+        self.max_tokens, self.steady, self.priced = inner.max_tokens, inner.steady, inner.priced
+
+    def billed(self, till: Till) -> AtomicBox:
+        """The same wrapper around the inner box with its till."""
+        other = copy(self)
+        other.inner = self.inner.billed(till)
+        return other
 
     def prepare(self, prompt: RenderedPrompt) -> None:
         """What the inner box refuses."""
@@ -142,24 +159,6 @@ class Wrapper(AtomicBox):
     ) -> tuple[float, Array]:
         """The inner box's."""
         return self.inner.gradient(prompt, examples, targets)
-
-
-class Store(Protocol):
-    """Where paid rows are kept, as seen by one account in one round."""
-
-    def get(self, keys: Sequence[bytes]) -> dict[bytes, Array]:
-        """The rows that are known, by key."""
-
-    def put(self, rows: Mapping[bytes, Array]) -> None:
-        """Record rows durably; returns only when they would survive a kill."""
-
-    def claim(self, keys: Sequence[bytes]) -> list[bytes]:
-        """Which of the keys to pay for now: the others are known by now, or another process is
-        paying for them. Where nothing is left to pay for, it waits a moment first.
-        """
-
-    def release(self, keys: Sequence[bytes]) -> None:
-        """End the claims, whether or not there are rows now."""
 
 
 # --- what is searched, and how ---------------------------------------------------------------

@@ -111,7 +111,7 @@ def _mean(updates: Sequence[Update]) -> Arrays | None:
 def result(run: Run, verdict: Verdict) -> Tree:
     """The content of ``result.json``; its keys are a contract."""
     config, counts, budget = run.config, run.books.counts, run.federation.budget
-    rounds = max(1, counts.client_rounds)
+    rounds, requests = max(1, counts.client_rounds), run.ledger.requests()
     spent = {purse: budget.spent(purse) for purse in ("train", "select", "evaluation")}
     paid, keys = run.ledger.paid(), budget.keys()
     answered = run.ledger.known(keys)
@@ -148,7 +148,7 @@ def result(run: Run, verdict: Verdict) -> Tree:
             "box": round(counts.box, 3),
             "total": round(counts.total, 3),
         },
-        "cost_usd": None,
+        "cost_usd": requests["usd"] if requests and run.federation.box.priced else None,
         "stopped": counts.stopped,
     }
 

@@ -110,7 +110,7 @@ def reopen(path: Path, config: Config) -> RunDir:
         facts = json.loads((path / "state" / MARK).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunDirError(f"{path} holds no run that can be resumed: {error}") from error
-    changed = _difference(tomllib.loads(facts["config"]), config.tree())
+    changed = _difference(_fixed(tomllib.loads(facts["config"])), _fixed(config.tree()))
     if changed:
         key, was, now = changed
         raise RunDirError(
@@ -148,6 +148,21 @@ def _sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}") from error
+
+
+def _fixed(tree: Any) -> Any:
+    """A config without what may change while a run is going on: caps, and how requests are sent."""
+    free = {
+        "budget": {"tokens", "usd", "client_tokens", "client_usd"},
+        "box": {"deadline", "timeout", "max_concurrency", "key_env", "prices"}
+        | {"requests_per_minute", "tokens_per_minute"},
+    }
+    return {
+        name: {k: v for k, v in table.items() if k not in free.get(name, ())}
+        if isinstance(table, dict)
+        else table
+        for name, table in tree.items()
+    }
 
 
 def _difference(was: Any, now: Any, key: str = "") -> tuple[str, Any, Any] | None:

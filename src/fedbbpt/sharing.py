@@ -14,7 +14,7 @@ from fedbbpt.arrays import Array
 from fedbbpt.config import Config
 from fedbbpt.data.load import Table, classes, load, numbers, several
 from fedbbpt.data.partition import holdout, shots, split
-from fedbbpt.errors import ConfigError, closest
+from fedbbpt.errors import ConfigError, DataError, closest
 from fedbbpt.random import stream
 from fedbbpt.types import Batch
 
@@ -76,6 +76,23 @@ def read_table(config: Config, path: str) -> Table:
         names=data.names,
         blank=data.blank,
     )
+
+
+def tables(
+    clients: Mapping[str, Sequence[tuple[str, str]]], test: Sequence[tuple[str, str]]
+) -> tuple[Table, Table | None]:
+    """Training and test table from (text, label) pairs; DataError without any.
+
+    Args:
+        clients: private examples by client name.
+        test: examples for the final pass.
+    """
+    rows = [(text, label, name) for name, pairs in clients.items() for text, label in pairs]
+    if not rows:
+        raise DataError("clients hold no examples")
+    texts, labels, sites = zip(*rows, strict=True)
+    held = Table(tuple(t for t, _ in test), tuple(c for _, c in test), None) if test else None
+    return Table(texts, labels, sites), held
 
 
 def share_out(config: Config, train: Table, test: Table | None) -> Split:

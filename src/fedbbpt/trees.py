@@ -15,8 +15,9 @@ Tree = dict[str, Any]
 PATHS = {
     "data": ("train", "test"),
     "run": ("ledger",),
+    "gateway": ("ledger",),
     "prompt": ("words", "public"),
-    "box": ("model",),
+    "box": ("model", "vocabulary", "prices"),
 }
 
 
@@ -80,7 +81,7 @@ def locate(tree: Tree, folder: Path) -> None:
         for key in keys:
             value = section.get(key)
             # A model may also be a name: only what looks like a path is one.
-            named = table == "box" and str(value)[:1] not in ("$", ".", "/", "~")
+            named = key in ("model", "vocabulary") and str(value)[:1] not in ("$", ".", "/", "~")
             if isinstance(value, str) and value and not named:
                 expanded = os.path.expandvars(value.replace("{seed}", str(seed)))
                 if "$" in expanded:

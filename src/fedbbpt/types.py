@@ -121,18 +121,43 @@ class Atom(NamedTuple):
     data: Any
 
 
+NO_LABEL = -100.0
+"""The score of every class where the model answered and named none: wrong, whatever is right."""
+
+
 @dataclass(frozen=True)
 class Reply:
     """A box's answer to a grid of prompts and examples.
 
     Attributes:
         scores: (K, B, C) log-probabilities of the classes, float64. Rows that the model could
-            not answer hold NaN.
+            not answer hold NaN, rows of an answer without a label ``NO_LABEL``.
         embeddings: (B, H) of the bare examples, where the box gives them and no prompt was sent.
     """
 
     scores: Array
     embeddings: Array | None = None
+
+
+class Receipt(NamedTuple):
+    """One request over a wire, answered or not.
+
+    Attributes:
+        at: unix time at which it was sent.
+        status: HTTP status; 0 without a reply.
+        prompt_tokens, completion_tokens: as billed.
+        usd: price by the user's table; 0 where nothing was billed or no price is known.
+        seconds: until the reply was whole.
+        named: whether the reply named one of the labels, if there is a reply.
+    """
+
+    at: float
+    status: int
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    usd: float = 0.0
+    seconds: float = 0.0
+    named: bool = True
 
 
 class Grid(NamedTuple):

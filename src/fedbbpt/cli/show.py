@@ -102,6 +102,8 @@ def tell(outcome: api.Outcome) -> None:
         f"{queries['paid']} paid, {queries['cached']} answered by the ledger"
         + (f", {queries['dropped']} unanswered" if queries["dropped"] else "")
     )
+    if outcome.requests:
+        _requests(outcome.requests, result["cost_usd"])
     console.print(
         f"bytes     {size['up_per_client_round']:.0f} up and "
         f"{size['down_per_client_round']:.0f} down per client and round, "
@@ -120,6 +122,20 @@ def tell(outcome: api.Outcome) -> None:
         f"{outcome.path}/result.json has the numbers, {outcome.path}/prompt the tuned prompt;\n"
         "          tune on your own data: copy examples/sst2.toml, then fedbbpt run YOURS.toml"
     )
+
+
+def _requests(sent: dict[str, Any], usd: float | None) -> None:
+    """What went over the wire and what it cost."""
+    price = "no price known" if usd is None else f"${usd:.4f}"
+    console.print(
+        f"requests  {sent['sent']} sent, {sent['failed']} failed, {sent['wasted']} of them billed; "
+        f"{sent['prompt_tokens']} tokens sent, {sent['completion_tokens']} received; {price}"
+    )
+    if sent["unnamed"]:
+        console.print(
+            f"warning   {sent['unnamed']} replies named no label and count as wrong; say in the "
+            "prompt which words to answer with"
+        )
 
 
 def verdict(before: float, after: float, low: float, high: float) -> str:

@@ -10,7 +10,7 @@ from fedbbpt.arrays import Array
 from fedbbpt.errors import ConfigError
 from fedbbpt.maths.metrics import F1, Accuracy, Matthews, Metric
 from fedbbpt.tasks._guarded import Guarded, pick
-from fedbbpt.types import Batch, Reply
+from fedbbpt.types import NO_LABEL, Batch, Reply
 
 LOSSES = ("cross_entropy", "hinge", "error")
 METRICS = ("accuracy", "f1", "matthews")
@@ -72,8 +72,8 @@ class Classify(Guarded):
         return np.where(np.isfinite(scores).all(axis=2), 1.0 - right, np.nan)
 
     def answers(self, reply: Reply) -> Array:
-        """(K, B) the class that scores highest; -1 for no answer."""
-        answered = np.isfinite(reply.scores).all(axis=2)
+        """(K, B) the class that scores highest; -1 for no answer, or one that names no class."""
+        answered = np.isfinite(reply.scores).all(axis=2) & (reply.scores.max(axis=2) > NO_LABEL)
         return np.where(answered, reply.scores.argmax(axis=2), -1)
 
     def score(self, reply: Reply, batch: Batch) -> Array:

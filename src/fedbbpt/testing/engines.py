@@ -14,8 +14,9 @@ from fedbbpt.engines.local import Local
 from fedbbpt.optimizers.es import Es
 from fedbbpt.phases import PHASES
 from fedbbpt.prompts.soft import Soft
-from fedbbpt.protocols import Aggregator, AtomicBox, Engine, Optimizer, Store
+from fedbbpt.protocols import Aggregator, AtomicBox, Engine, Optimizer
 from fedbbpt.round import Client, Door, Parts, Phase, Played, Server, play
+from fedbbpt.storage import Store
 from fedbbpt.tasks.classify import Classify
 from fedbbpt.testing._require import bits, require, update_bits
 from fedbbpt.testing.boxes import TEMPLATES, WORDS

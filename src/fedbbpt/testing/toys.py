@@ -201,7 +201,7 @@ def toy_batch(size: int = 12, classes: int = 2, seed: int = 0) -> Batch:
 
 
 class MemoryStore:
-    """A :class:`fedbbpt.protocols.Store` in memory.
+    """A :class:`fedbbpt.storage.Store` in memory.
 
     Attributes:
         rows: what was put, by key.

@@ -14,31 +14,40 @@ from fedbbpt.types import Atom, RenderedPrompt
 
 
 class Timed(Wrapper):
-    """The innermost wrapper: adds up the union of the intervals in which the box worked.
-
-    Attributes:
-        seconds: so far, a moment in which two threads are inside counted once.
-    """
+    """The innermost wrapper: adds up the union of the intervals in which the box worked."""
 
     def __init__(self, inner: AtomicBox) -> None:
         super().__init__(inner)
-        self.seconds = 0.0
-        self._inside, self._since, self._lock = 0, 0.0, threading.Lock()
+        self._watch = _Watch()  # one for all accounts, however often the box is billed
+
+    @property
+    def seconds(self) -> float:
+        """So far, a moment in which two threads are inside counted once."""
+        return self._watch.seconds
 
     def evaluate(self, atoms: Sequence[Atom], wanted: Sequence[int]) -> list[Array]:
         """Rows of the inner box."""
-        with self._timed():
+        with self._watch.running():
             return self.inner.evaluate(atoms, wanted)
 
     def gradient(
         self, prompt: RenderedPrompt, examples: Sequence[Any], targets: Array
     ) -> tuple[float, Array]:
         """The inner box's."""
-        with self._timed():
+        with self._watch.running():
             return self.inner.gradient(prompt, examples, targets)
 
+
+class _Watch:
+    """Runs while anyone is inside."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._inside, self._since, self._lock = 0, 0.0, threading.Lock()
+
     @contextmanager
-    def _timed(self) -> Iterator[None]:
+    def running(self) -> Iterator[None]:
+        """While one is inside."""
         with self._lock:
             if not self._inside:
                 self._since = time.perf_counter()
