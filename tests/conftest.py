@@ -3,6 +3,8 @@
 import ipaddress
 import os
 import socket
+import threading
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -72,3 +74,44 @@ def minilm():
     from fedbbpt.boxes.dual_encoder import DualEncoder
 
     return DualEncoder(dtype="float32", device="cpu")
+
+
+@pytest.fixture
+def gateways(monkeypatch):
+    """``start(box, keys, **settings) -> url``: gateways in threads, ended with the test."""
+    for package in ("fastapi", "uvicorn", "prometheus_client", "httpx2", "stamina"):
+        if find_spec(package) is None:
+            pytest.skip(f"{package} is not installed; run: pip install 'fedbbpt[serve]'")
+    import uvicorn
+
+    from fedbbpt.service.gateway import gateway
+    from fedbbpt.service.settings import Gateway, Keys
+
+    running = []
+
+    def start(box, keys="", port=0, **settings):
+        monkeypatch.setenv("GATEWAY_KEYS", keys)
+        app = gateway(box, Gateway(**settings), Keys(["GATEWAY_KEYS"] if keys else []))
+        door = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        door.bind(("127.0.0.1", port))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [door]})
+        thread.start()
+        while not server.started:
+            assert thread.is_alive(), "the gateway did not start"
+            time.sleep(0.01)
+        running.append((server, thread, door))
+        return f"http://127.0.0.1:{door.getsockname()[1]}"
+
+    def stop():
+        server, thread, door = running.pop()
+        server.should_exit = True
+        thread.join(30)
+        door.close()
+        assert not thread.is_alive(), "the gateway did not end"
+
+    start.stop = stop
+    yield start
+    while running:
+        stop()

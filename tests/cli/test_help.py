@@ -14,7 +14,10 @@ def plain(shown):
     return re.sub("\x1b\\[[0-9;]*m", "", shown)
 
 
-@pytest.mark.parametrize("name", ["demo", "run", "resume", "compare", "list"])
+NAMES = ["demo", "run", "resume", "compare", "predict", "export", "serve-prompt", "list"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_command_explains_itself_by_an_example(cli, name):
     code, shown, _ = cli(name, "--help")
     assert code == 0 and f"Example: fedbbpt {name}" in plain(shown)

@@ -334,6 +334,9 @@ def test_no_choices_and_one_too_many(form):
         wrong, right = asked(server, *REQUESTS[form])[listed]
         said = [c["message"]["content"] if form == "chat" else c["text"] for c in (wrong, right)]
         assert said == [" odd", " great"]
+        if form == "completions":
+            (tops,) = wrong["logprobs"]["top_logprobs"]
+            assert tops == {" odd": -0.25, " awful": -1.75, " great": -3.5}
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ class Network(Pretrained):
             # Padding between the parts takes no position.
             given["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -width:]
         elif keep:
-            cache = self._cache()
+            cache = self.cache()
         given["use_cache"] = cache is not None
         given |= {"past_key_values": cache} if cache is not None else {}
         return given, None if cache is None else State(cache, mask)
@@ -202,7 +202,8 @@ class Network(Pretrained):
         place = [logits.shape[1] - 1 - b for b in back]
         return logits[at, place, token] - logits.logsumexp(2)[at, place], places
 
-    def _cache(self) -> Any:
+    def cache(self) -> Any:
+        """An empty key/value cache."""
         from transformers import DynamicCache
 
         return DynamicCache(config=self.network.config)
@@ -213,7 +214,7 @@ class Network(Pretrained):
         known = inspect.signature(self.network.forward).parameters
         if not {"past_key_values", "position_ids"} <= set(known):
             return 0
-        layers = self._cache().layers
+        layers = self.cache().layers
         if not all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers):
             return 0
         return min((getattr(layer, "sliding_window", 1 << 30) for layer in layers), default=0)

@@ -10,15 +10,14 @@ from typing import Any
 import numpy as np
 
 from fedbbpt.arrays import Array
+from fedbbpt.boxes import _forms
+from fedbbpt.boxes._forms import TEXT_GAP as GAP
 from fedbbpt.boxes._gradient import gather, numbered
 from fedbbpt.boxes._transformers import Inputs, Pretrained, batches, check_sizes
 from fedbbpt.boxes._words import OTHER, Words
 from fedbbpt.errors import ConfigError
-from fedbbpt.maths.softmax import log_softmax
 from fedbbpt.protocols import AtomicBox
-from fedbbpt.types import Atom, Grid, RenderedPrompt, Reply, digest, distinct
-
-GAP = "{text}"
+from fedbbpt.types import Atom, Grid, RenderedPrompt
 
 
 class Prompted(AtomicBox):
@@ -30,10 +29,18 @@ class Prompted(AtomicBox):
     max_tokens: int
 
     def _set_up(
-        self, kind: str, model: str, loaded: Pretrained, words: Words, rows: int, longest: int
+        self,
+        kind: str,
+        model: str,
+        loaded: Pretrained,
+        words: Words,
+        rows: int,
+        longest: int,
+        shares: _forms.Shares | None = None,
     ) -> None:
         check_sizes(model, rows, longest, loaded.limit)
         self.name = f"{kind}:{loaded.name}:{longest}"
+        self.form = _forms.Prompted(self.name, shares)
         self.rows, self.max_tokens = rows, longest
         self._words = words
         self._lock = threading.Lock()
@@ -54,25 +61,13 @@ class Prompted(AtomicBox):
 
     def split(self, prompts: Sequence[RenderedPrompt], examples: Sequence[Any]) -> Grid:
         """Atoms: each distinct prompted example."""
-        asked = [self._atom(prompt, text) for prompt in prompts for text in examples]
-        atoms = distinct(asked)
-        shape = (len(prompts), len(examples), len(prompts[0].labels) if prompts else 0)
-
-        def assemble(rows: Sequence[Array]) -> Reply:
-            row = {atom.key: r for atom, r in zip(atoms, rows, strict=True)}
-            scores = np.array([row[atom.key] for atom in asked], np.float64).reshape(shape)
-            if not scores.size:
-                return Reply(scores)
-            shares = np.array([self._shares(prompt.labels) for prompt in prompts])
-            return Reply(log_softmax(scores * shares[:, None]))
-
-        return Grid(atoms, assemble)
+        return self.form.split(prompts, examples)
 
     def gradient(
         self, prompt: RenderedPrompt, examples: Sequence[Any], targets: Array
     ) -> tuple[float, Array]:
         """Through the network, in the batches of its scores."""
-        atoms = [self._atom(prompt, text) for text in examples]
+        atoms = [self.form.atom(_forms.Content(prompt, -1, text)) for text in examples]
         moved = [self._inputs(numbered(prompt), text)[0] for text in examples]
         total, gradient = 0.0, np.zeros(prompt.soft[0].shape)
         every = range(len(atoms))
@@ -101,15 +96,7 @@ class Prompted(AtomicBox):
         """Tokens to keep free behind a text; refuses label words that cannot be used."""
         raise NotImplementedError
 
-    def _shares(self, labels: tuple[str, ...]) -> Array:
-        """(C,) by which a row is multiplied before the softmax over classes."""
-        return np.ones(len(labels))
-
     # --- atoms -------------------------------------------------------------------------------
-
-    def _atom(self, prompt: RenderedPrompt, text: str) -> Atom:
-        words = repr(prompt.labels)
-        return Atom(digest(self.name, "text", prompt.keys[0], words, text), (prompt, text))
 
     def _inputs(self, prompt: RenderedPrompt, text: str) -> tuple[Inputs, Array]:
         """What the network gets, and each token's place in the template (-2 for new tokens)."""

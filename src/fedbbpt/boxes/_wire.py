@@ -102,7 +102,7 @@ class Wire:
         self.limiter = limiter
         self._pool = ThreadPoolExecutor(concurrency, "fedbbpt-request")
         self._client = httpx2.Client(
-            headers=headers(self._key) if self._key else {},
+            headers=headers(self._key),
             limits=httpx2.Limits(max_connections=concurrency),
             timeout=timeout,
         )

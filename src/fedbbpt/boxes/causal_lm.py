@@ -54,7 +54,8 @@ class CausalLm(Prompted):
     ) -> None:
         self.network = Network(model, dtype, device, threads)
         self.vocabulary: Words = self.network.vocabulary
-        self._set_up("causal_lm", model, self.network, self.vocabulary, rows, max_tokens)
+        shares = self._shares if normalise else None
+        self._set_up("causal_lm", model, self.network, self.vocabulary, rows, max_tokens, shares)
         self.normalise = normalise
         # Three levels of beginnings, each padded to the longest, may take up so many places.
         if self.network.window < 4 * max_tokens:
@@ -108,8 +109,9 @@ class CausalLm(Prompted):
         return max(map(len, self._choices(labels)))
 
     def _shares(self, labels: tuple[str, ...]) -> Array:
+        """(C,) by which a row is multiplied before the softmax over classes."""
         if not self.normalise:
-            return super()._shares(labels)
+            return np.ones(len(labels))
         return 1.0 / np.array([len(choice) for choice in self._choices(labels)])
 
     def _label_ids(self, labels: tuple[str, ...]) -> tuple[Choice, ...]:

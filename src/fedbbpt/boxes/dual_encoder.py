@@ -17,14 +17,12 @@ import numpy as np
 
 from fedbbpt.arrays import Array
 from fedbbpt.boxes._encoder import Encoder
+from fedbbpt.boxes._forms import LABEL_GAP, TEXT_GAP, Dual
 from fedbbpt.boxes._gradient import gather, numbered
 from fedbbpt.boxes._transformers import Tokens, batches, check_sizes
 from fedbbpt.errors import ConfigError
-from fedbbpt.maths.softmax import log_softmax
 from fedbbpt.protocols import AtomicBox
-from fedbbpt.types import Atom, Grid, RenderedPrompt, Reply, digest, distinct
-
-LABEL_GAP, TEXT_GAP = "{label}", "{text}"
+from fedbbpt.types import Atom, Grid, RenderedPrompt
 
 
 class DualEncoder(AtomicBox):
@@ -67,39 +65,15 @@ class DualEncoder(AtomicBox):
         check_sizes(model, rows, max_tokens, self.encoder.limit)
         self.name = f"dual_encoder:{self.encoder.name}:{max_tokens}"
         self.vocabulary: Tokens = self.encoder.vocabulary
+        self.form = Dual(self.name, scale, self.vocabulary.hidden)
         self.scale, self.rows, self.max_tokens = scale, rows, max_tokens
         self._lock = threading.Lock()
         self._layout = lru_cache(maxsize=1 << 16)(self._lay_out)
-        self._bare = lru_cache(maxsize=1 << 16)(self._bare_atom)
-        self._labels = lru_cache(maxsize=256)(self._label_atoms)
         self._still = lru_cache(maxsize=256)(self._bare_vectors)
 
     def split(self, prompts: Sequence[RenderedPrompt], examples: Sequence[Any]) -> Grid:
         """Atoms: each distinct bare or prompted example, each distinct bare or prompted label."""
-        if not prompts:
-            bare = [self._bare(text) for text in examples]
-            atoms = distinct(bare)
-            return Grid(atoms, lambda rows: self._embeddings(rows, atoms, bare))
-        label_side = prompts[0].side == "label"
-        if label_side:
-            labels = [atom for prompt in prompts for atom in self._labels(prompt)]
-            texts = [self._bare(text) for text in examples]
-        else:
-            labels = [self._bare(text) for prompt in prompts for text in prompt.labels]
-            texts = [self._text_atom(prompt, text) for prompt in prompts for text in examples]
-        atoms = distinct([*labels, *texts])
-        shape = (len(prompts), len(examples), len(prompts[0].labels))
-
-        def assemble(rows: Sequence[Array]) -> Reply:
-            place = {atom.key: i for i, atom in enumerate(atoms)}
-            table = np.array(rows, np.float64)
-            k, b, c = shape
-            hidden = table.shape[1]
-            own = table[[place[a.key] for a in labels]].reshape(k, c, hidden)
-            seen = table[np.array([place[a.key] for a in texts], np.int64)]
-            return Reply(self._scores(seen.reshape(1 if label_side else k, b, hidden), own))
-
-        return Grid(atoms, assemble)
+        return self.form.split(prompts, examples)
 
     def evaluate(self, atoms: Sequence[Atom], wanted: Sequence[int]) -> list[Array]:
         """(H,) float32 unit vectors of the wanted atoms."""
@@ -120,12 +94,12 @@ class DualEncoder(AtomicBox):
         """Through the network on the prompt's side; the other side's vectors stand still."""
         around_label = prompt.side == "label"
         if around_label:
-            moved = self._labels(prompt)
+            moved = self.form.labels(prompt)
             texts, labels = self._still(tuple(examples)), self._vectors(moved)
         else:
-            moved = tuple(self._text_atom(prompt, text) for text in examples)
+            moved = tuple(self.form.text(prompt, text) for text in examples)
             texts, labels = self._vectors(moved), self._still(prompt.labels)
-        log_p = self._scores(texts[None], labels[None])[0]
+        log_p = self.form.scores(texts[None], labels[None])[0]
         rows = np.arange(len(texts))
         error = np.exp(log_p)
         error[rows, targets] -= 1.0
@@ -152,21 +126,9 @@ class DualEncoder(AtomicBox):
         return np.array(self.evaluate(atoms, range(len(atoms))), np.float64)
 
     def _bare_vectors(self, texts: tuple[str, ...]) -> Array:
-        return self._vectors([self._bare(text) for text in texts])
+        return self._vectors([self.form.bare(text) for text in texts])
 
     # --- atoms -------------------------------------------------------------------------------
-
-    def _bare_atom(self, text: str) -> Atom:
-        return Atom(digest(self.name, "bare", text), (TEXT_GAP, text, None, 0))
-
-    def _label_atoms(self, prompt: RenderedPrompt) -> tuple[Atom, ...]:
-        return tuple(
-            Atom(digest(self.name, "label", key, text), (LABEL_GAP, text, prompt, c))
-            for c, (key, text) in enumerate(zip(prompt.keys, prompt.labels, strict=True))
-        )
-
-    def _text_atom(self, prompt: RenderedPrompt, text: str) -> Atom:
-        return Atom(digest(self.name, "text", prompt.keys[0], text), (TEXT_GAP, text, prompt, 0))
 
     def _inputs(self, atom: Atom) -> tuple[Array, Array | None, Array | None]:
         """Token ids (L,), the positions that a soft prompt moves (M,) and by how much (M, H)."""
@@ -209,24 +171,3 @@ class DualEncoder(AtomicBox):
             at -= len(cut) if place == "after" else 0
         first, last = self.vocabulary.ends
         return np.array([first, *ids, last]), np.array([-2, *slots, -2]), at
-
-    # --- replies -----------------------------------------------------------------------------
-
-    def _embeddings(
-        self, rows: Sequence[Array], atoms: Sequence[Atom], bare: Sequence[Atom]
-    ) -> Reply:
-        row = {atom.key: r for atom, r in zip(atoms, rows, strict=True)}
-        vectors = np.array([row[atom.key] for atom in bare], np.float64)
-        vectors = vectors.reshape(len(bare), self.vocabulary.hidden)
-        return Reply(np.zeros((0, len(bare), 0)), vectors)
-
-    def _scores(self, texts: Array, labels: Array) -> Array:
-        """(K, B, C) log-softmax of scaled cosines of (1 or K, B, H) and (K, C, H) unit vectors."""
-        k, c, hidden = labels.shape
-        if len(texts) == 1:
-            # One product for all candidates: they are many and their labels few.
-            flat = texts[0] @ labels.reshape(k * c, hidden).T
-            scores = self.scale * flat.reshape(-1, k, c).swapaxes(0, 1)
-        else:
-            scores = self.scale * (texts @ labels.swapaxes(1, 2))
-        return log_softmax(scores)

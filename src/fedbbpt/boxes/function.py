@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from fedbbpt.arrays import Array
+from fedbbpt.boxes._forms import Pairs
 from fedbbpt.errors import BoxError, ConfigError
 from fedbbpt.protocols import AtomicBox, Vocabulary
-from fedbbpt.types import Atom, Grid, RenderedPrompt, Reply, digest, distinct
+from fedbbpt.types import Atom, Grid, RenderedPrompt
 
 Answer = Callable[[Sequence[RenderedPrompt], Sequence[Any]], Any]
 
@@ -45,25 +46,13 @@ class Function(AtomicBox):
         if not callable(self.answer):
             raise ConfigError(f"box.answer is {self.answer!r}; it must be callable")
         self.name = f"function:{name}"
+        self.form = Pairs(self.name)
         self.accepts, self.sides = frozenset(accepts), frozenset(sides)
         self.vocabulary = vocabulary or getattr(self.answer, "vocabulary", None)
 
     def split(self, prompts: Sequence[RenderedPrompt], examples: Sequence[Any]) -> Grid:
         """One atom for each distinct pair of prompt and example."""
-        pairs = [
-            Atom(digest(self.name, *p.keys, *p.labels, _bytes(x)), (p, x))
-            for p in prompts
-            for x in examples
-        ]
-        atoms = distinct(pairs)
-        shape = (len(prompts), len(examples), len(prompts[0].labels) if prompts else 0)
-
-        def assemble(rows: Sequence[Array]) -> Reply:
-            row = dict(zip((a.key for a in atoms), rows, strict=True))
-            scores = np.array([row[p.key] for p in pairs], np.float64)
-            return Reply(scores.reshape(shape))
-
-        return Grid(atoms, assemble)
+        return self.form.split(prompts, examples)
 
     def evaluate(self, atoms: Sequence[Atom], wanted: Sequence[int]) -> list[Array]:
         """(C,) scores of the wanted atoms, one call for each prompt."""
@@ -85,13 +74,6 @@ class Function(AtomicBox):
                 )
             rows.update(zip(group, scores[0].astype(np.float64), strict=True))
         return [rows[i] for i in wanted]
-
-
-def _bytes(example: Any) -> bytes:
-    if isinstance(example, np.ndarray):
-        shape = f"{example.dtype.str}{example.shape}"
-        return bytes(shape.encode() + example.tobytes())
-    return repr(example).encode()
 
 
 def _find(path: str) -> Answer:

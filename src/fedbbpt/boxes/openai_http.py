@@ -89,7 +89,7 @@ class OpenaiHttp(Remote):
         """The row that a reply holds."""
         if self.api == "systemone":
             return by_option(prompt.labels, data["answers"]["label"]["probabilities"])
-        choice = data["choices"][0]
+        (choice,) = data["choices"]  # one was asked for
         if self.worded:
             said = choice["message"]["content"] if self.api == "chat" else choice["text"]
             return by_name(prompt.labels, said or "")
@@ -126,4 +126,4 @@ class OpenaiHttp(Remote):
 
 def _bearer(key: str) -> dict[str, str]:
     """Azure reads ``api-key``, all others ``authorization``."""
-    return {"authorization": f"Bearer {key}", "api-key": key}
+    return {"authorization": f"Bearer {key}", "api-key": key} if key else {}

@@ -25,6 +25,7 @@ Out = Annotated[Path, typer.Option(help="Run directory.", show_default=True)]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace an old run; its paid queries are kept.")
 ]
+RunDir = Annotated[Path, typer.Argument(metavar="DIR", help="Directory of a finished run.")]
 DebugFlag = typer.Option("--debug", help="Show the traceback of an error.", is_eager=True)
 
 
@@ -84,6 +85,62 @@ def compare(
     from fedbbpt.cli.table import compare as run_compare
 
     run_compare(configs, out or Path("runs") / f"compare-{configs[0].stem}", seeds, jobs, sweep)
+
+
+@app.command(epilog="Example: `fedbbpt predict runs/sst2 --input new.csv --output answers.csv`")
+def predict(
+    run: RunDir,
+    input: Annotated[Path, typer.Option(help="CSV, TSV, JSONL or Parquet, as in training.")],
+    output: Annotated[
+        Path | None, typer.Option(help="CSV, TSV or JSONL; default standard output.")
+    ] = None,
+) -> None:
+    """Label new texts with the tuned prompt; their other columns are passed through."""
+    from fedbbpt.cli.use import predict as label
+
+    label(run, input, output)
+
+
+@app.command(epilog="Example: `fedbbpt export runs/sst2 --to text`")
+def export(
+    run: RunDir,
+    to: Annotated[str, typer.Option(help="text, openai, peft or dspy.")],
+    out: Annotated[Path | None, typer.Option(help="File or folder; default DIR/export/...")] = None,
+) -> None:
+    """Write the tuned prompt in another program's form, tested against what was tuned."""
+    from fedbbpt.cli.use import export as write
+
+    write(run, to, out)
+
+
+@app.command("serve-model", epilog="Example: `fedbbpt serve-model examples/sst2.toml --port 8080`")
+def serve_model(
+    config: Annotated[Path, typer.Argument(help="TOML file with [box], maybe [gateway].")],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 for any free one.")] = 8080,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a key of the config.")
+    ] = None,
+) -> None:
+    """Serve a local model over HTTP to everyone who tunes on it; loads it once."""
+    from fedbbpt.cli.serve import serve_model as serve
+
+    serve(config, host, port, set_ or [])
+
+
+@app.command("serve-prompt", epilog="Example: `fedbbpt serve-prompt runs/tickets --port 8100`")
+def serve_prompt(
+    run: RunDir,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 for any free one.")] = 8100,
+    key_env: Annotated[
+        str, typer.Option(help="Variable with the bearer key that callers must show.")
+    ] = "",
+) -> None:
+    """An OpenAI-compatible server that puts the tuned prompt around what its callers send."""
+    from fedbbpt.cli.use import serve_prompt as serve
+
+    serve(run, host, port, key_env)
 
 
 @app.command("list", epilog="Example: `fedbbpt list optimizers`")

@@ -53,7 +53,8 @@ class Columns(NamedTuple):
 
     Attributes:
         texts: forms of the text; a file is read by the first whose columns it has.
-        labels: names of the label column; again the first that is there.
+        labels: names of the label column; again the first that is there. None of them: rows
+            have no label, and all their cells are kept.
         site: column of the site; a file may lack it.
         header: names of the columns where a CSV or TSV file does not begin with them.
         repeats: a column that a row of CSV or TSV may hold several times in a row, or ``""``.
@@ -96,7 +97,7 @@ def read(path: Path, columns: Columns) -> list[Row]:
         except (OSError, EOFError, zlib.error) as error:
             raise DataError(f"{path} is not a whole gzip file ({error}); pack it again") from None
     if not data:
-        raise DataError(f"{path} is empty; give it texts with labels")
+        raise DataError(f"{path} is empty; give it one example a row")
     return list(READERS[suffix](path, data, columns))
 
 
@@ -123,7 +124,7 @@ def _decode(path: Path, data: bytes) -> str:
             f"text; save it as UTF-8 (for example with: iconv -f {guess} -t UTF-8)"
         )
     if not text.strip():
-        raise DataError(f"{path} is empty but for blanks; give it texts with labels")
+        raise DataError(f"{path} is empty but for blanks; give it one example a row")
     return text
 
 
@@ -212,7 +213,7 @@ def _rows(path: Path, records: Sequence[Record], columns: Columns, delimiter: st
 
 def _jsonl(path: Path, data: bytes, columns: Columns) -> Iterator[Row]:
     """Rows of JSON Lines, blank lines left out; DataError if a line is not an object of ours."""
-    keys = [*columns.texts[0].columns, columns.labels[0]]
+    keys = [*columns.texts[0].columns, *columns.labels[:1]]
     example = ", ".join(f'"{key}": "..."' for key in keys)
     want = f"write one object a line, such as {{{example}}}"
     # StringIO and not splitlines(): JSON strings may hold U+2028, which is no line end here.
@@ -243,8 +244,8 @@ def _parquet(path: Path, data: bytes, columns: Columns) -> Iterator[Row]:
         file = pq.ParquetFile(pa.BufferReader(data))
         names = list(file.schema_arrow.names)
         text, label = _chosen(str(path), names, columns)
-        wanted = {*text.columns, label, columns.site} & set(names)
-        cells = file.read(columns=sorted(wanted)).to_pylist()
+        wanted = {*text.columns, label, columns.site} if columns.labels else set(names)
+        cells = file.read(columns=[name for name in names if name in wanted]).to_pylist()
     except (pa.ArrowException, OSError, ValueError) as error:
         why = " ".join(str(error).split()).split(". ")[0]  # of Arrow's sentences the first
         raise DataError(f"{path} is not a whole Parquet file ({why}); write it again") from None
@@ -258,7 +259,7 @@ def _parquet(path: Path, data: bytes, columns: Columns) -> Iterator[Row]:
 def _has(seen: Sequence[str], columns: Columns) -> bool:
     """Whether these names hold a text and a label."""
     texts = any(set(form.columns) <= set(seen) for form in columns.texts)
-    return texts and any(label in seen for label in columns.labels)
+    return texts and (not columns.labels or any(label in seen for label in columns.labels))
 
 
 def _chosen(place: str, seen: Sequence[str], columns: Columns, hint: str = "") -> tuple[Form, str]:
@@ -268,11 +269,11 @@ def _chosen(place: str, seen: Sequence[str], columns: Columns, hint: str = "") -
         DataError: there is none, or one of the columns is there twice.
     """
     text = next((f for f in columns.texts if set(f.columns) <= set(seen)), columns.texts[0])
-    label = next((name for name in columns.labels if name in seen), columns.labels[0])
-    for name in (*text.columns, label):
+    label = next((name for name in columns.labels if name in seen), "".join(columns.labels[:1]))
+    for name in (*text.columns, *filter(None, [label])):
         if name not in seen:
             raise DataError(f"{place}: no column {name!r}; {closest(name, seen)}{hint}")
-    for name in (*text.columns, label, columns.site):
+    for name in (*text.columns, label, columns.site) if columns.labels else seen:
         if seen.count(name) > 1:
             raise DataError(f"{place}: {seen.count(name)} columns {name!r}; keep one of them")
     return text, label

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -68,9 +68,7 @@ def load(
         MissingExtra: the file is Parquet and pyarrow is not installed.
     """
     forms = tuple(Form.parse(form) for form in several(text))
-    rows = read(path, Columns(forms, several(label), site, tuple(header), repeats))
-    if blank == "drop":
-        rows = [row for row in rows if all(_said(row, column) for column in row.text.columns)]
+    rows = _rows(path, Columns(forms, several(label), site, tuple(header), repeats), blank)
     if not rows:
         raise DataError(f"{path} holds no examples; give it texts with labels")
     texts = tuple(_text(row) for row in rows)
@@ -84,6 +82,34 @@ def load(
     better = names or {}
     labels = tuple(better.get(word, word) for word in labels)
     return Table(texts, labels, sites if owned else None)
+
+
+class Asked(NamedTuple):
+    """One example without a label: its text, and all that its row holds, by column."""
+
+    text: str
+    cells: Mapping[str, Any]
+
+
+def unlabelled(
+    path: Path,
+    *,
+    text: str | Sequence[str] = "text",
+    header: Sequence[str] = (),
+    repeats: str = "",
+    blank: str = "refuse",
+) -> list[Asked]:
+    """Read a file of examples that want a label, in its order; the arguments are :func:`load`'s.
+
+    Raises:
+        DataError: as in :func:`load`; or two columns have the same name.
+        MissingExtra: the file is Parquet and pyarrow is not installed.
+    """
+    forms = tuple(Form.parse(form) for form in several(text))
+    rows = _rows(path, Columns(forms, (), "", tuple(header), repeats), blank)
+    if not rows:
+        raise DataError(f"{path} holds no examples; give it one a row")
+    return [Asked(_text(row), row.cells) for row in rows]
 
 
 def classes(train: Table, test: Table | None) -> tuple[str, ...]:
@@ -145,6 +171,14 @@ def several(names: str | Sequence[str]) -> tuple[str, ...]:
 
 
 # --- from cells to values ------------------------------------------------------------------------
+
+
+def _rows(path: Path, columns: Columns, blank: str) -> list[Row]:
+    """All rows, without those that lack a text where these are to be dropped."""
+    rows = read(path, columns)
+    if blank == "drop":
+        rows = [row for row in rows if all(_said(row, column) for column in row.text.columns)]
+    return rows
 
 
 def _text(row: Row) -> str:

@@ -122,8 +122,9 @@ def spoil(fault: str, asked: Asked, listed: Sequence[Tokens]) -> list[Pick]:
         return []
     picks = [_pick(NO_LABEL if fault == "no-label" else tokens, asked.tops) for tokens in listed]
     if fault == "wrong-count":
-        first = list(listed[0])
-        picks.insert(0, _pick([first[-1], *first[:-1]], asked.tops))
+        values = [value for _, value in listed[0]]
+        tokens = [token for token, _ in reversed(listed[0])]
+        picks.insert(0, _pick(list(zip(tokens, values, strict=True)), asked.tops))
     if fault in VALUES:
         value = VALUES[fault]
         picks = [Pick(p.text, value, [(token, value) for token, _ in p.tops]) for p in picks]
