@@ -135,7 +135,8 @@ def result(run: Run, verdict: Verdict) -> Tree:
             "budget": budget.limit,
             **spent,
             "paid": paid,
-            "cached": sum(spent.values()) - paid - dropped,
+            # A row that failed is asked again by each client that needs it, and charged once.
+            "cached": max(0, sum(spent.values()) - paid - dropped),
             "dropped": dropped,
         },
         "bytes": {

@@ -67,6 +67,20 @@ def begun_by(token: str, labels: Sequence[str]) -> int | None:
     return found[0] if len(found) == 1 else None
 
 
+def by_id(ids: Sequence[int], found: Mapping[int, float | None]) -> Read:
+    """Scores from the log-probabilities of the labels' own tokens.
+
+    Raises:
+        Again: one lacks, or they are no log-probabilities.
+    """
+    if lacking := set(ids) - found.keys():
+        raise Again(f"the reply lacks the log-probability of token {min(lacking)}")
+    row = np.array([_checked(f"token {one}", found[one]) for one in ids])
+    if row.min() <= NEVER or np.exp(row).sum() > 1.01:
+        raise Again("the reply's log-probabilities are not real")
+    return Read(_normalised(row), True)
+
+
 def by_name(labels: Sequence[str], text: str) -> Read:
     """Scores from a reply in words: the label that it names first, as a whole word.
 

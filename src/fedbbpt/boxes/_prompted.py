@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,9 @@ from fedbbpt.arrays import Array
 from fedbbpt.boxes import _forms
 from fedbbpt.boxes._forms import TEXT_GAP as GAP
 from fedbbpt.boxes._gradient import gather, numbered
+from fedbbpt.boxes._layout import Layout
 from fedbbpt.boxes._transformers import Inputs, Pretrained, batches, check_sizes
-from fedbbpt.boxes._words import OTHER, Words
+from fedbbpt.boxes._words import Words
 from fedbbpt.errors import ConfigError
 from fedbbpt.protocols import AtomicBox
 from fedbbpt.types import Atom, Grid, RenderedPrompt
@@ -42,22 +42,13 @@ class Prompted(AtomicBox):
         self.name = f"{kind}:{loaded.name}:{longest}"
         self.form = _forms.Prompted(self.name, shares)
         self.rows, self.max_tokens = rows, longest
-        self._words = words
+        self._laid = Layout(words, longest)
         self._lock = threading.Lock()
-        self._layout = lru_cache(maxsize=1 << 16)(self._lay_out)
 
     def prepare(self, prompt: RenderedPrompt) -> None:
         """Refuse a template or label words of no use, and a template without room for a text."""
-        template = prompt.template
-        self._check(template)
-        own, _ = self._words.layout(template.replace(GAP, "\0"), "")
-        ends = len(self._words.front) + len(self._words.back)
-        taken = len(own) + ends + len(_inserted(prompt)) + self._spare(prompt.labels)
-        if taken >= self.max_tokens:
-            raise ConfigError(
-                f"prompt.template '{template}' and what is put into it take {taken} tokens; "
-                f"box.max_tokens = {self.max_tokens} leaves no room for a text"
-            )
+        self._check(prompt.template)
+        self._laid.check_room(prompt, self._spare(prompt.labels))
 
     def split(self, prompts: Sequence[RenderedPrompt], examples: Sequence[Any]) -> Grid:
         """Atoms: each distinct prompted example."""
@@ -96,47 +87,7 @@ class Prompted(AtomicBox):
         """Tokens to keep free behind a text; refuses label words that cannot be used."""
         raise NotImplementedError
 
-    # --- atoms -------------------------------------------------------------------------------
-
     def _inputs(self, prompt: RenderedPrompt, text: str) -> tuple[Inputs, Array]:
         """What the network gets, and each token's place in the template (-2 for new tokens)."""
-        new = _inserted(prompt)
-        place = "before" if prompt.soft else prompt.place
-        room = len(new) + self._spare(prompt.labels)
-        ids, slots, at = self._layout(prompt.template, text, room, place)
-        ids = np.insert(ids, at, np.array(new, np.int64))
-        slots = np.insert(slots, at, np.full(len(new), OTHER))
-        if not prompt.soft:
-            return (ids, None, None), slots
-        if prompt.mode == "insert":
-            return (ids, np.arange(at, at + len(new)), prompt.soft[0]), slots
-        places = np.flatnonzero(slots >= 0)
-        return (ids, places, prompt.soft[0][slots[places]]), slots
-
-    def _lay_out(self, template: str, text: str, room: int, place: str) -> tuple[Array, Array, int]:
-        """Token ids and places between the special tokens, and where new tokens go in; a long
-        text is cut at its end.
-        """
-        self._check(template)
-        frame = template.replace(GAP, "\0")
-        ids, slots = self._words.layout(frame, text)
-        front, back = self._words.front, self._words.back
-        over = max(0, len(ids) + len(front) + len(back) + room - self.max_tokens)
-        fill = [i for i, slot in enumerate(slots) if slot == -1]
-        if over > len(fill):
-            raise ConfigError(f"prompt.template '{template}' is longer than box.max_tokens")
-        cut = fill[len(fill) - over :]
-        at = len(front)
-        if place == "after":
-            at += self._words.behind(frame, text) - len(cut)
-        kept = [*front, *np.delete(np.array(ids, np.int64), cut), *back]
-        places = np.delete(np.array(slots, np.int64), cut)
-        others = np.full(len(front), OTHER), np.full(len(back), OTHER)
-        return np.array(kept, np.int64), np.concatenate([others[0], places, others[1]]), at
-
-
-def _inserted(prompt: RenderedPrompt) -> tuple[int, ...]:
-    """The tokens that a prompt puts into its template; -1 has no embedding of its own."""
-    if prompt.soft:
-        return (-1,) * len(prompt.soft[0]) if prompt.mode == "insert" else ()
-    return prompt.tokens_of()
+        self._check(prompt.template)
+        return self._laid.inputs(prompt, text, self._spare(prompt.labels))

@@ -11,9 +11,9 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, ThreadPoolExecutor, wait
-from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, TypeVar
 
+from fedbbpt.boxes._answers import after, message
 from fedbbpt.boxes._limits import Limiter
 from fedbbpt.errors import BoxError, ConfigError, MissingExtra, TransientError
 
@@ -181,21 +181,24 @@ class Wire:
         if stopped is not None and stopped.is_set():
             raise CancelledError
 
-    def post(self, request: Request, seconds: float) -> Answer:
-        """One try, good or bad (see :meth:`judge`); Again without a whole reply in time."""
-        return self._exchange("POST", request.path, request.body, seconds)
+    def post(self, request: Request, seconds: float, base: str = "") -> Answer:
+        """One try, good or bad (see :meth:`judge`); Again without a whole reply in time.
+
+        ``base`` stands for the URL where a path is not behind it.
+        """
+        return self._exchange("POST", base or self.url, request, seconds)
 
     def get(self, path: str, seconds: float | None = None) -> Answer:
         """The same without a body."""
-        return self._exchange("GET", path, None, seconds or self.timeout)
+        return self._exchange("GET", self.url, Request(path, b""), seconds or self.timeout)
 
-    def _exchange(self, method: str, path: str, body: bytes | None, seconds: float) -> Answer:
-        began = time.monotonic()
-        headers = {"content-type": "application/json"} if body is not None else {}
-        target = self.url + path + (f"?{self.query}" if self.query else "")
+    def _exchange(self, method: str, base: str, request: Request, seconds: float) -> Answer:
+        began, (path, body) = time.monotonic(), request
+        headers = {"content-type": "application/json"} if body else {}
+        target = base + path + (f"?{self.query}" if self.query else "")
         try:
             with self._client.stream(
-                method, target, content=body, headers=headers, timeout=seconds
+                method, target, content=body or None, headers=headers, timeout=seconds
             ) as reply:
                 parts = []
                 for part in reply.iter_bytes():
@@ -224,7 +227,7 @@ class Wire:
         """
         if answer.status < 300:
             return
-        said = self.clean(_message(answer.data)) or "no explanation"
+        said = self.clean(message(answer.data)) or "no explanation"
         if answer.status in (401, 403):
             state = "the key in" if self._key else "no key: set"
             where = f"${self.key_env}" if self.key_env else "a variable and box.key_env"
@@ -237,10 +240,10 @@ class Wire:
                 f"{self.url} does not know this path or model (404: {said}); models there: {known}"
             )
         if answer.status in AGAIN and "insufficient_quota" not in said:
-            after = _after(answer.headers)
-            if after:
-                self.limiter.pause(after)
-            raise Again(f"status {answer.status}: {said}", after)
+            pause = after(answer.headers)
+            if pause:
+                self.limiter.pause(pause)
+            raise Again(f"status {answer.status}: {said}", pause)
         raise BoxError(f"{self.url} refused the request ({answer.status}: {said})")
 
     def models(self) -> list[str]:
@@ -255,6 +258,11 @@ class Wire:
         """A text without the key and without line ends, cut to a sentence's length."""
         text = text.replace(self._key, "***") if self._key else text
         return " ".join(text.split())[:300]
+
+
+def bearer(key: str) -> dict[str, str]:
+    """Headers of a key: Azure reads ``api-key``, all others ``authorization``."""
+    return {"authorization": f"Bearer {key}", "api-key": key} if key else {}
 
 
 def _checked(url: str) -> tuple[str, str]:
@@ -275,26 +283,3 @@ def _close(pool: ThreadPoolExecutor, client: Any) -> None:
 
 def _connecting(error: Exception) -> bool:
     return type(error).__name__.startswith("Connect")
-
-
-def _message(data: Any) -> str:
-    """What the server says of an error, in the forms that are in use."""
-    for key in ("error", "detail", "message"):
-        if isinstance(data, dict) and data.get(key):
-            found = data[key]
-            if isinstance(found, dict):
-                code = f" [{found['code']}]" if found.get("code") else ""
-                return f"{found.get('message', found)}{code}"
-            return str(found)
-    return ""
-
-
-def _after(headers: dict[str, str]) -> float | None:
-    """Seconds that the server asks to wait; a date is taken by the local clock."""
-    said = headers.get("retry-after", "")
-    with contextlib.suppress(ValueError):
-        return max(0.0, float(said))
-    try:
-        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
-    except (TypeError, ValueError):
-        return None

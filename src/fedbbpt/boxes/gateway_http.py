@@ -26,7 +26,7 @@ from fedbbpt.boxes._packed import (
     pack_prompt,
     unpack_rows,
 )
-from fedbbpt.boxes._wire import Again, Answer, Request, Wire
+from fedbbpt.boxes._wire import Again, Answer, Request, Wire, bearer
 from fedbbpt.errors import BoxError, ConfigError
 from fedbbpt.protocols import AtomicBox
 from fedbbpt.storage import Till
@@ -64,7 +64,7 @@ class GatewayHttp(AtomicBox):
         self, url: str, key_env: str = "", deadline: float = 300.0, timeout: float = 300.0
     ) -> None:
         base = url.rstrip("/").removesuffix("/v1")
-        self._wire = Wire(f"{base}/v1", key_env, _bearer, deadline, timeout, CALLS, Limiter())
+        self._wire = Wire(f"{base}/v1", key_env, bearer, deadline, timeout, CALLS, Limiter())
         self._wire.deadline = min(FIRST, deadline)
         self._till: Till | None = None
         self._known_shares: dict[tuple[str, ...], Array] = {}
@@ -185,7 +185,3 @@ def _read(data: dict[str, Any], count: int) -> list[Array]:
 
 def _request(path: str, body: dict[str, Any]) -> Request:
     return Request(path, json.dumps(body).encode())
-
-
-def _bearer(key: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {key}"} if key else {}

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from fedbbpt.boxes._choices import Read, by_name, by_option, by_probability
 from fedbbpt.boxes._limits import Limiter
 from fedbbpt.boxes._remote import Remote, Usage, filled, price_of
-from fedbbpt.boxes._wire import Request, Wire
+from fedbbpt.boxes._wire import Request, Wire, bearer
 from fedbbpt.errors import ConfigError
 from fedbbpt.types import RenderedPrompt, digest
 
@@ -33,7 +33,8 @@ class OpenaiHttp(Remote):
             log-probabilities.
         key_env: environment variable that holds the key, if the server wants one.
         system: a system message for chat.
-        top_logprobs: how many tokens the server lists; 20 is the most that OpenAI gives.
+        top_logprobs: how many tokens the server shall list; 0 for the most that OpenAI gives, 20
+            for chat and 5 for completions.
         reply_tokens: most tokens of a reply in words.
         extra: further keys of the request's body, as the server wants them.
         max_concurrency: requests on the way at once.
@@ -55,7 +56,7 @@ class OpenaiHttp(Remote):
         scores: Literal["auto", "logprobs", "labels"] = "auto",
         key_env: str = "OPENAI_API_KEY",
         system: str = "",
-        top_logprobs: int = 20,
+        top_logprobs: int = 0,
         reply_tokens: int = 16,
         extra: dict[str, Any] | None = None,
         max_concurrency: int = 16,
@@ -67,16 +68,20 @@ class OpenaiHttp(Remote):
     ) -> None:
         if scores == "labels" and api == "systemone":
             raise ConfigError("box.scores = 'labels' is not for box.api = 'systemone'")
-        if top_logprobs < 1 or reply_tokens < 1:
-            raise ConfigError("box.top_logprobs and box.reply_tokens must be at least 1")
+        if top_logprobs < 0 or reply_tokens < 1:
+            raise ConfigError(
+                f"box.top_logprobs is {top_logprobs} and box.reply_tokens {reply_tokens}; they "
+                "must be at least 0 and 1"
+            )
         self.model, self.api, self.system = model, api, system
         self.worded = scores == "labels"
-        self.tops, self.extra = top_logprobs, dict(extra or {})
+        self.tops = top_logprobs or (20 if api == "chat" else 5)
+        self.extra = dict(extra or {})
         self.most = {True: reply_tokens, False: 0 if api == "systemone" else 1}[self.worded]
         self.price = price_of(prices, model)
         self.priced = self.price is not None
         limiter = Limiter(requests_per_minute or None, tokens_per_minute or None)
-        self.wire = Wire(url, key_env, _bearer, deadline, timeout, max_concurrency, limiter)
+        self.wire = Wire(url, key_env, bearer, deadline, timeout, max_concurrency, limiter)
         asked = json.dumps([self._body("\0", ("\1",)), self.wire.url], sort_keys=True)
         self.name = f"openai_http:{model}:{api}:{digest(asked).hex()[:12]}"
 
@@ -122,8 +127,3 @@ class OpenaiHttp(Remote):
             listing = {"logprobs": self.tops}
         body |= {"max_tokens": self.most, "temperature": 0}
         return body | ({} if self.worded else listing) | self.extra
-
-
-def _bearer(key: str) -> dict[str, str]:
-    """Azure reads ``api-key``, all others ``authorization``."""
-    return {"authorization": f"Bearer {key}", "api-key": key} if key else {}

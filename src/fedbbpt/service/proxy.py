@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fedbbpt.boxes._wire import Wire
-from fedbbpt.boxes.openai_http import PATHS, OpenaiHttp, _bearer
+from fedbbpt.boxes._wire import Wire, bearer
+from fedbbpt.boxes.openai_http import PATHS, OpenaiHttp
 from fedbbpt.errors import ConfigError, Incompatible, MissingExtra
 from fedbbpt.finished import Finished
 from fedbbpt.service._around import Refused, around
@@ -132,7 +132,7 @@ def _remote(run: Finished) -> OpenaiHttp:
 
 def _credentials(wire: Wire) -> dict[str, str]:
     key = os.environ.get(wire.key_env, "") if wire.key_env else ""
-    return _bearer(key) if key else {}
+    return bearer(key)
 
 
 def _admit(said: str, key: str) -> None:

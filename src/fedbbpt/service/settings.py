@@ -111,6 +111,8 @@ def open_to(host: str, keys: Keys) -> None:
 
 
 def _table(kind: type[T], tree: Mapping[str, Any], name: str) -> T:
+    if not isinstance(tree.get(name, {}), Mapping):
+        raise ConfigError(f"{name} is {tree[name]!r}; write a table: [{name}]")
     try:
         return kind.model_validate(tree.get(name, {}))
     except ValidationError as error:

@@ -14,7 +14,8 @@ from fedbbpt.types import Atom
 
 
 class Retrying(Wrapper):
-    """Repeats calls that raise :class:`TransientError` and rows that are not finite.
+    """Repeats calls that raise :class:`TransientError` or bring too many or too few rows, and rows
+    that are not finite.
 
     Rows that stay non-finite become NaN: their candidates get no loss and are left out of the
     step. A call that keeps raising, or raises anything else, ends the run with a
@@ -56,6 +57,9 @@ class Retrying(Wrapper):
             except Exception as error:
                 kind = type(error).__name__
                 raise BoxError(f"{self.name} raised {kind}: {error}") from error
+            if len(new) != len(failed):
+                last = TransientError(f"{len(new)} rows came for {len(failed)} queries")
+                continue
             rows.update(zip(failed, new, strict=True))
             failed = [i for i in failed if not np.isfinite(rows[i]).all()]
             if not failed:
