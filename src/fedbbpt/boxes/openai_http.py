@@ -8,7 +8,7 @@ that is not among the listed tokens is bounded by the least likely of them.
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from fedbbpt.boxes._choices import Read, by_name, by_option, by_probability
 from fedbbpt.boxes._limits import Limiter
@@ -48,6 +48,9 @@ class OpenaiHttp(Remote):
         ConfigError, MissingExtra: an option, the URL or the price table is at fault.
     """
 
+    kind = "openai_http"
+    way: ClassVar[type[Wire]] = Wire
+
     def __init__(
         self,
         url: str,
@@ -81,9 +84,9 @@ class OpenaiHttp(Remote):
         self.price = price_of(prices, model)
         self.priced = self.price is not None
         limiter = Limiter(requests_per_minute or None, tokens_per_minute or None)
-        self.wire = Wire(url, key_env, bearer, deadline, timeout, max_concurrency, limiter)
+        self.wire = self.way(url, key_env, bearer, deadline, timeout, max_concurrency, limiter)
         asked = json.dumps([self._body("\0", ("\1",)), self.wire.url], sort_keys=True)
-        self.name = f"openai_http:{model}:{api}:{digest(asked).hex()[:12]}"
+        self.name = f"{self.kind}:{model}:{api}:{digest(asked).hex()[:12]}"
 
     def request(self, prompt: RenderedPrompt, text: str) -> Request:
         """The exact bytes that ask for one prompted example."""
