@@ -11,8 +11,8 @@ import os
 import time
 from typing import Any, ClassVar, Literal
 
+from fedbbpt.boxes._openai import OpenaiApi
 from fedbbpt.boxes._wire import Again, Answer, Request, Wire
-from fedbbpt.boxes.openai_http import OpenaiHttp
 from fedbbpt.errors import MissingExtra
 
 PLACE = "https://litellm"
@@ -53,14 +53,15 @@ class _Library(Wire):
         return Answer(200, reply.model_dump(), {}, time.monotonic() - began)
 
 
-class Litellm(OpenaiHttp):
+class Litellm(OpenaiApi):
     """A chat model by litellm's name for it, such as ``"bedrock/..."``.
 
     Args:
         model: as litellm names it, provider first.
         url: another place than the provider's own.
         scores, system, top_logprobs, reply_tokens, extra, max_concurrency, requests_per_minute,
-        tokens_per_minute, deadline, timeout, prices: see :class:`OpenaiHttp`.
+            tokens_per_minute, deadline, timeout, prices: see the box
+            ``openai_http``.
         key_env: environment variable that holds the key; empty where the library reads the
             provider's own variables itself.
 

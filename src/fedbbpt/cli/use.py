@@ -209,7 +209,7 @@ def listen(app: Any, host: str, port: int, what: str) -> None:
     except ImportError as error:
         raise MissingExtra(error.name or "uvicorn", "serve") from error
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Without a protocol asyncio does not know TCP, and leaves its delay of small packets on (40 ms).
+    # Without a protocol asyncio does not know TCP, and small packets wait for 40 ms.
     with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as door:
         door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from fedbbpt.boxes.openai_http import PATHS, OpenaiHttp
+from fedbbpt.boxes._openai import PATHS
+from fedbbpt.boxes.openai_http import OpenaiHttp
 from fedbbpt.errors import UsageError
 from fedbbpt.types import RenderedPrompt
 

@@ -163,7 +163,7 @@ class Completions:
     def _best(self, logits: Any, tops: int) -> Token:
         words, logp = self.box.vocabulary, logits.log_softmax(0)
         assert words is not None
-        values, ids = logp.topk(max(1, tops))
+        values, ids = logp.topk(min(len(logp), max(1, tops)))
         listed: dict[str, float] = {}
         for one, value in zip(ids.tolist()[:tops], values.tolist(), strict=False):
             listed.setdefault(words.decode([one]), value)

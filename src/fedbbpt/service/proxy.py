@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from fedbbpt.boxes._openai import PATHS
 from fedbbpt.boxes._wire import Wire, bearer
-from fedbbpt.boxes.openai_http import PATHS, OpenaiHttp
+from fedbbpt.boxes.openai_http import OpenaiHttp
 from fedbbpt.errors import ConfigError, Incompatible, MissingExtra
 from fedbbpt.finished import Finished
 from fedbbpt.service._around import Refused, around
