@@ -23,8 +23,10 @@ def check_prompt(kind: str, prompt: type[Prompt], box: AtomicBox, side: str) -> 
     """
     sends = prompt.sends_to(box)
     if not sends <= box.accepts:
+        instead = "; take prompt.kind = 'tokens', which are words" if "text" in box.accepts else ""
         raise Incompatible(
-            f"{kind} prompts send {_list(sends)}, but {box.name} accepts only {_list(box.accepts)}"
+            f"{kind} prompts send {_list(sends)}, but {box.name} accepts only "
+            f"{_list(box.accepts)}{instead}"
         )
     if side not in box.sides:
         raise Incompatible(
