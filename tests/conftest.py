@@ -91,7 +91,7 @@ def gateways(monkeypatch):
 
     def start(box, keys="", port=0, **settings):
         monkeypatch.setenv("GATEWAY_KEYS", keys)
-        app = gateway(box, Gateway(**settings), Keys(["GATEWAY_KEYS"] if keys else []))
+        app = gateway(lambda: box, Gateway(**settings), Keys(["GATEWAY_KEYS"] if keys else []))
         door = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         door.bind(("127.0.0.1", port))

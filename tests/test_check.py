@@ -56,7 +56,8 @@ def test_fedbpt_fits():
     [
         (
             spoilt(accepts=frozenset({"text"}), name="chat"),
-            "soft prompts send soft, but chat accepts only text",
+            "soft prompts send soft, but chat accepts only text; "
+            "take prompt.kind = 'tokens', which are words",
         ),
         (
             spoilt(sides=frozenset({"text"}), name="masked"),

@@ -55,7 +55,17 @@ STOREYS = (
         "rundir",
         "runner",
     },
-    {"cli", "service", "testing", "__main__"},
+    {
+        "checks",
+        "cli",
+        "doctor",
+        "patient",
+        "plan",
+        "rehearsal",
+        "service",
+        "testing",
+        "__main__",
+    },
 )
 # Parts are found by name; these may know some of them by sight.
 KNOWS = {
@@ -64,6 +74,10 @@ KNOWS = {
     "sharing": {"data"},
     "api": {"data"},
     "cli": PLUG_INS,
+    "checks": {"boxes"},
+    "doctor": {"boxes"},
+    "patient": {"boxes"},
+    "rehearsal": {"boxes"},
     "service": PLUG_INS,
     "testing": PLUG_INS,
     "report": {"data"},

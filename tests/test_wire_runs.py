@@ -50,16 +50,26 @@ def tree(tmp_path):
     return {
         "data": {"train": str(tmp_path / "train.csv"), "test": str(tmp_path / "test.csv")},
         "partition": {"kind": "iid", "clients": 3},
-        "box": {"kind": "openai_http", "model": "toy", "key_env": "TOY_KEY",
-                "timeout": 0.2, "deadline": 30.0, "max_concurrency": 8},  # fmt: skip
+        "box": {
+            "kind": "openai_http",
+            "model": "toy",
+            "key_env": "TOY_KEY",
+            "timeout": 0.2,
+            "deadline": 30.0,
+            "max_concurrency": 8,
+        },
         "prompt": {
-            "kind": "tokens", "side": "text", "template": "{text}. So it is",
-            "words": WORDS, "candidates": 6, "slots": 2,
-        },  # fmt: skip
+            "kind": "tokens",
+            "side": "text",
+            "template": "{text}. So it is",
+            "words": WORDS,
+            "candidates": 6,
+            "slots": 2,
+        },
         "method": {"name": "fedwords", "snapshots": 3},
         "budget": {"queries": 700},
         "engine": {"threads": 3},
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture(autouse=True)
@@ -210,3 +220,16 @@ def test_replies_without_a_label_are_counted_and_wrong(tree, tmp_path):
     assert outcome.requests["unnamed"] > 0
     lost = sum("thing 1" in row for row in (tmp_path / "test.csv").read_text().splitlines())
     assert outcome.result["tuned"]["accuracy"] <= 1 - lost / 16
+
+
+def test_clients_who_work_alone_share_the_cap_and_add_up_their_bills(tree, tmp_path):
+    prices = {"input": 1000.0, "output": 1000.0}
+    with FaultServer(answer, key=KEY) as server:
+        alone = at(tree, server, prices=prices)
+        alone |= {"method": {"name": "local-only", "base": "fedwords"}}
+        alone["budget"] = {"queries": 1500, "usd": 12.0}
+        outcome = api.run(resolve(alone, tmp_path), tmp_path / "out")
+    each = (tmp_path / "out" / "clients").glob("*/result.json")
+    costs = [json.loads(file.read_text())["cost_usd"] for file in each]
+    assert len(costs) == 3 and max(costs) <= 4.0
+    assert outcome.result["cost_usd"] == pytest.approx(sum(costs))

@@ -51,12 +51,17 @@ def shares(config: Config, split: Split, box: AtomicBox, ledger: Path) -> dict[s
 
 
 def _own(config: Config, client: str, clients: int, ledger: Path) -> Config:
+    whole = config.budget
     changes: dict[str, Tree] = {
         "method": {"clients": "all"},
         "partition": {"only": client},
         # Said aloud, or the preset's number would be back when the config is read again.
         "rounds": {"clients_per_round": 1},
-        "budget": {"queries": max(1, config.budget.queries // clients)},
+        "budget": {
+            "queries": max(1, whole.queries // clients),
+            "tokens": whole.tokens and max(1, whole.tokens // clients),
+            "usd": whole.usd and whole.usd / clients,
+        },
         "run": {"ledger": str(ledger.absolute())},
     }
     return config.model_copy(
@@ -138,6 +143,7 @@ def mean_of(results: Mapping[str, Tree], config: Config, split: Split) -> Tree:
         | {"budget": config.budget.queries},
         # Nothing leaves anyone.
         "bytes": dict.fromkeys(first["bytes"], 0.0),
+        "cost_usd": None if first["cost_usd"] is None else total("cost_usd"),
         "seconds": {key: round(total("seconds", key), 3) for key in first["seconds"]},
     }
 

@@ -12,6 +12,7 @@ from fedbbpt.boxes._choices import by_name, by_option, by_probability
 from fedbbpt.boxes._wire import Again
 from fedbbpt.boxes.openai_http import OpenaiHttp
 from fedbbpt.errors import BoxError, BudgetSpent, ConfigError
+from fedbbpt.testing import _fault_http
 from fedbbpt.testing.boxes import check_box
 from fedbbpt.testing.faults import TRANSIENT, FaultServer, evenly
 from fedbbpt.till import Caps, Tills
@@ -180,6 +181,26 @@ def test_a_server_that_never_answers_well_is_given_up_at_the_deadline():
         with pytest.raises(BoxError, match=r"no usable answer within 0\.5 s .*503"):
             box(server, deadline=0.5)([PROMPT], TEXTS)
         assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("api", ["chat", "completions"])
+def test_a_server_without_log_probabilities_ends_the_run_at_once(server, api, monkeypatch):
+    asked, make = box(server, api=api, deadline=60.0), _fault_http.reply
+
+    def without(body, picks):
+        return make(body._replace(tops=None), picks)
+
+    monkeypatch.setattr(_fault_http, "reply", without)
+    began = time.monotonic()
+    with pytest.raises(BoxError, match=r"gives no log-probabilities .*box\.scores = 'labels'"):
+        asked([PROMPT], TEXTS[:1])
+    assert server.requests == 1 and time.monotonic() - began < 5
+    monkeypatch.setattr(_fault_http, "reply", make)
+    asked([PROMPT], TEXTS[:1])
+    # A server that gave them before may be back in a moment.
+    once = iter([without])
+    monkeypatch.setattr(_fault_http, "reply", lambda *sent: next(once, make)(*sent))
+    assert np.isfinite(asked([PROMPT], TEXTS[1:2]).scores).all() and server.requests == 4
 
 
 def test_a_host_that_is_not_there_is_named():

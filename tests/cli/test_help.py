@@ -14,7 +14,7 @@ def plain(shown):
     return re.sub("\x1b\\[[0-9;]*m", "", shown)
 
 
-NAMES = ["demo", "run", "resume", "compare", "predict", "export", "serve-prompt", "list"]
+NAMES = ("demo run plan doctor resume compare predict export serve-model serve-prompt list").split()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -26,6 +26,11 @@ Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace an old run; its paid queries are kept.")
 ]
 RunDir = Annotated[Path, typer.Argument(metavar="DIR", help="Directory of a finished run.")]
+ConfigFile = Annotated[Path, typer.Argument(help="TOML file; see examples/.")]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a key of the config.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DebugFlag = typer.Option("--debug", help="Show the traceback of an error.", is_eager=True)
 
 
@@ -57,6 +62,29 @@ def run(
     from fedbbpt.cli.show import follow
 
     follow("run", config, out or Path("runs") / config.stem, set_ or [], overwrite)
+
+
+@app.command(epilog="Example: `fedbbpt plan examples/sst2.toml --set budget.usd=5`")
+def plan(
+    config: ConfigFile,
+    set_: Changes = None,
+    latency: Annotated[
+        float, typer.Option(help="Seconds that a request over a wire needs; see doctor.")
+    ] = 1.0,
+    json: AsJson = False,
+) -> None:
+    """What a run will take: queries, requests, tokens, dollars, hours. Asks the model nothing."""
+    from fedbbpt.cli.ask import plan as make
+
+    make(config, set_ or [], latency, json)
+
+
+@app.command(epilog="Example: `fedbbpt doctor examples/sst2.toml`")
+def doctor(config: ConfigFile, set_: Changes = None, json: AsJson = False) -> None:
+    """Find out in about ten cheap calls what a model can do; says what to tune, and how."""
+    from fedbbpt.cli.ask import doctor as examine
+
+    examine(config, set_ or [], json)
 
 
 @app.command(epilog="Example: `fedbbpt resume runs/sst2`")

@@ -19,9 +19,8 @@ def serve_model(config: Path, host: str, port: int, overrides: Sequence[str]) ->
     named = [table.keys_env] if isinstance(table.keys_env, str) else table.keys_env
     keys = Keys([name for name in named if name])
     open_to(host, keys)
-    model = registry.make("boxes", box.kind, box.options, "box")
-    app = gateway(model, table, keys)
+    app = gateway(lambda: registry.make("boxes", box.kind, box.options, "box"), table, keys)
     for number in (signal.SIGINT, signal.SIGTERM):
         # uvicorn answers what is on the way, ends, and raises the signal that it got once more.
         signal.signal(number, lambda *_: None)
-    listen(app, host, port, model.name)
+    listen(app, host, port, app.description)

@@ -16,30 +16,31 @@ from fedbbpt.service.settings import Gateway, Keys
 from fedbbpt.service.worker import QuotaSpent
 
 
-def gateway(box: AtomicBox, table: Gateway, keys: Keys) -> Any:
+def gateway(load: Callable[[], AtomicBox], table: Gateway, keys: Keys) -> Any:
     """The FastAPI application that serves a box.
 
     Args:
-        box: what is served.
+        load: makes what is served.
         table: the settings.
         keys: who may ask.
 
     Raises:
         MissingExtra: fastapi or prometheus-client is not installed.
+        FedbbptError: what ``load`` raises.
     """
     try:
         from fastapi import Depends, FastAPI, Response
         from fastapi.security import HTTPBearer
     except ImportError as error:
         raise MissingExtra(error.name or "fastapi", "serve") from error
-    service = Service(box, table)
+    service = Service(load, table)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         await asyncio.to_thread(service.close)
 
-    app = FastAPI(title="fedbbpt gateway", description=box.name, lifespan=lifespan)
+    app = FastAPI(title="fedbbpt gateway", description=service.box.name, lifespan=lifespan)
     bearer = [Depends(HTTPBearer(auto_error=False))]  # shown on the OpenAPI page; Door checks it
     routes: dict[str, tuple[str, Callable[..., Any]]] = {
         "/info": ("GET", service.info),

@@ -33,26 +33,28 @@ class Service:
     """What the gateway does for its callers; its methods are the routes.
 
     Args:
-        box: any box; one that does not tell its form is asked for pairs of prompt and example.
+        load: makes the box, in the thread that will ask it. A box that does not tell its form is
+            asked for pairs of prompt and example.
         table: the settings.
     """
 
-    def __init__(self, box: AtomicBox, table: Gateway) -> None:
-        self.box, form = box, getattr(box, "form", None)
-        known = isinstance(form, Form)
-        self.form: Form = form if isinstance(form, Form) else Pairs(box.name)
-        self.gives = box.gives - {"gradients"} if known else frozenset({"scores"})
+    def __init__(self, load: Callable[[], AtomicBox], table: Gateway) -> None:
         self.meters = Meters(lambda: self.worker.waiting)
         path = Path(table.ledger)
         self.cache = Durable(path) if table.ledger else Memory(table.memory_mb << 20)
         self.worker = Worker(
-            _guarded(box.name, box.evaluate if known else _by_grid(box)),
             self.cache,
             table.quota,
             table.max_batch,
             table.wait_ms / 1000,
             self.meters.batch.observe,
         )
+        box: AtomicBox = self.worker.submit(Task(load, "", 0)).result()
+        self.box, form = box, getattr(box, "form", None)
+        known = isinstance(form, Form)
+        self.form: Form = form if isinstance(form, Form) else Pairs(box.name)
+        self.gives = box.gives - {"gradients"} if known else frozenset({"scores"})
+        self.worker.evaluate = _guarded(box.name, box.evaluate if known else _by_grid(box))
         self.completions = Completions(box)
 
     def close(self) -> None:

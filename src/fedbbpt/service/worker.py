@@ -62,25 +62,31 @@ class Worker:
     What a call before it brought is not asked for again, so that the same query asked twice at
     once is one. Quotas are checked here too, by this one thread, and so hold exactly.
 
+    Let this thread load the model too, as a :class:`Task`: OpenMP keeps a team of threads for each
+    thread that ever computed, and two teams on the same cores made a forward pass 12 % slower.
+
     Args:
-        evaluate: the model, as :meth:`fedbbpt.protocols.AtomicBox.evaluate`.
         cache: known rows.
         quota: most queries per caller; ``None`` for no limit.
         most: most wanted atoms that are merged into one evaluation; 0 for no merging.
         wait: seconds to wait for calls to merge.
         seen: is told the number of wanted atoms of each evaluation.
+
+    Attributes:
+        evaluate: the model, as :meth:`fedbbpt.protocols.AtomicBox.evaluate`; set before any call.
     """
+
+    evaluate: Evaluate
 
     def __init__(
         self,
-        evaluate: Evaluate,
         cache: Cache,
         quota: int | None = None,
         most: int = 0,
         wait: float = 0.0,
         seen: Callable[[int], object] = lambda size: None,
     ) -> None:
-        self._evaluate, self._cache, self._quota = evaluate, cache, quota
+        self._cache, self._quota = cache, quota
         self._most, self._wait, self._seen = most, wait, seen
         self._spent: Counter[str] = Counter(cache.paid())
         self._items: deque[Call | Task] = deque()
@@ -191,7 +197,7 @@ class Worker:
             atoms = distinct(atom for call in busy for atom in call.atoms)
             wanted = [i for i, atom in enumerate(atoms) if atom.key in payers]
             self._seen(len(wanted))
-            found = self._evaluate(atoms, wanted)
+            found = self.evaluate(atoms, wanted)
             fresh = {atoms[i].key: row for i, row in zip(wanted, found, strict=True)}
             for owner in set(payers.values()):
                 own = {key: row for key, row in fresh.items() if payers[key] == owner}

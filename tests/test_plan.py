@@ -1,0 +1,225 @@
+"""The plan of a run against the run itself."""
+
+import json
+import math
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from fedbbpt import api
+from fedbbpt.boxes.gateway_http import GatewayHttp
+from fedbbpt.boxes.openai_http import OpenaiHttp
+from fedbbpt.cli.main import main
+from fedbbpt.config import read, resolve
+from fedbbpt.errors import ConfigError
+from fedbbpt.plan import plan
+from fedbbpt.rehearsal import cost_of
+from fedbbpt.testing import _fault_http
+from fedbbpt.testing.faults import FaultServer
+from fedbbpt.testing.toys import ToyEncoder, toy_box
+from fedbbpt.types import RenderedPrompt
+
+HELPDESK = Path(str(files("fedbbpt.data") / "helpdesk"))
+LABELS = ("access", "cancel", "change", "complaint", "question", "refund")
+WORDS = (
+    "please kindly now client wants problem money trip bank phone order doctor flight bill late"
+).split()
+PRICES = {"input": 3.0, "output": 12.0}
+
+
+def answer(text):
+    """Some label for each text; words of the prompt matter."""
+    weights = [1 + sum((i + 3) * b for b in text.encode()) % 17 for i in range(len(LABELS))]
+    return {f" {lab}": math.log(0.9 * w / sum(weights)) for lab, w in zip(LABELS, weights)}  # noqa: B905
+
+
+def over_the_wire(url="http://127.0.0.1:9/v1", **changes):
+    """A search for words on a few tickets of two clients; nobody listens at the first URL."""
+    tree = {
+        "data": {"train": "tickets.train.csv", "test": "tickets.test.csv", "test_limit": 30},
+        "partition": {"kind": "iid", "clients": 2, "shots": 5},
+        "box": {"kind": "openai_http", "url": url, "model": "toy", "prices": PRICES},
+        "prompt": {
+            "side": "text",
+            "template": "A customer writes: {text}\nThe kind of request, in one word:",
+            "candidates": len(WORDS),
+            "words": WORDS,
+        },
+        "method": {"name": "fedwords", "snapshots": 4},
+        "budget": {"queries": 900},
+    }
+    tree["method"]["optimizer"] = {"name": "coordinate", "width": 4}
+    for path, value in changes.items():
+        table, key = path.split("__")
+        tree.setdefault(table, {})[key] = value
+    return resolve(tree, HELPDESK)
+
+
+@pytest.fixture
+def server(minilm, monkeypatch):
+    """A server that bills by the pieces of a real tokenizer and 7 for the form of a chat."""
+    make = _fault_http.reply
+
+    def billed(asked, picks):
+        reply = make(asked, picks)
+        tokens = sum(len(minilm.vocabulary.tokenise(text)) for text in asked.texts)
+        return reply | {"usage": {"prompt_tokens": tokens + 7, "completion_tokens": 1}}
+
+    monkeypatch.setattr(_fault_http, "reply", billed)
+    with FaultServer(answer) as running:
+        yield running
+
+
+def near(planned, actual):
+    return planned == pytest.approx(actual, rel=0.2)
+
+
+# --- against the run -----------------------------------------------------------------------------
+
+
+def test_the_demo_takes_the_queries_that_its_plan_says(tmp_path):
+    # What a dual encoder is asked does not depend on which one it is.
+    config, box = read(HELPDESK / "demo.toml", ["budget.queries=2000"]), ToyEncoder()
+    planned = plan(config, box=box)
+    result = api.run(config, tmp_path / "run", box=box).result
+    assert planned.rounds == result["rounds"] and planned.stopped == result["stopped"]
+    for purse in ("train", "select", "evaluation"):
+        assert planned.queries[purse] == result["queries"][purse]
+    assert planned.queries["asked"] == result["queries"]["paid"]
+    assert sum(share.train for share in planned.shares) == result["queries"]["train"]
+    assert planned.usd is planned.hours is planned.requests is None
+
+
+def test_a_run_over_the_wire_takes_what_its_plan_says(server, tmp_path):
+    config = over_the_wire(server.url)
+    planned = plan(config)
+    assert server.requests == 0
+    outcome = api.run(config, tmp_path / "run")
+    result, sent = outcome.result, outcome.requests
+    assert near(planned.queries["train"], result["queries"]["train"])
+    assert near(planned.queries["evaluation"], result["queries"]["evaluation"])
+    assert near(planned.requests, sent["sent"]) and sent["sent"] == server.requests > 500
+    assert near(planned.tokens["prompt"], sent["prompt_tokens"])
+    assert near(planned.tokens["completion"], sent["completion_tokens"])
+    assert near(planned.usd, result["cost_usd"]) and planned.usd > 0
+    assert sum(share.usd for share in planned.shares) == pytest.approx(planned.usd)
+    assert planned.requests == sum(share.requests for share in planned.shares)
+
+
+def test_a_gateway_is_planned_as_the_box_behind_it(gateways, tmp_path):
+    far = GatewayHttp(gateways(toy_box()))
+    tree = {
+        "data": {"train": "tickets.train.csv", "test": "tickets.test.csv", "test_limit": 20},
+        "partition": {"kind": "iid", "clients": 2, "shots": 5},
+        "prompt": {"template": "It is {label}.", "dim": 4},
+        "rounds": {"max": 5},
+    }
+    config = resolve(tree, HELPDESK)
+    planned, outcome = plan(config, box=far), api.run(config, tmp_path / "run", box=far)
+    for purse in ("train", "select", "evaluation"):
+        assert planned.queries[purse] == outcome.result["queries"][purse]
+    assert planned.requests == outcome.requests["sent"] and planned.tokens is None
+    assert planned.hours is not None and planned.usd is None
+
+
+@pytest.mark.parametrize("key", ["usd", "tokens", "client_usd", "client_tokens"])
+def test_a_cap_ends_the_rehearsal_where_it_would_end_the_run(key):
+    free = plan(over_the_wire())
+    most = {"usd": free.usd, "tokens": sum(free.tokens.values())}[key.removeprefix("client_")]
+    most *= 0.3 if key.startswith("client") else 0.6
+    capped = plan(over_the_wire(**{f"budget__{key}": int(most) if "tokens" in key else most}))
+    (cap,) = (cap for cap in capped.caps if cap.key == f"budget.{key}")
+    assert cap.binds and 0.5 * most < cap.expected <= most
+    assert not any(other.binds for other in capped.caps if other is not cap)
+    assert capped.requests < free.requests
+
+
+def test_a_cap_on_queries_binds_only_where_it_ends_the_search():
+    (cap,) = plan(over_the_wire()).caps
+    assert cap.key == "budget.queries" and cap.binds and cap.expected <= cap.limit == 900
+    (cap,) = plan(over_the_wire(rounds__max=2)).caps
+    assert not cap.binds
+    whole, each = plan(over_the_wire(budget__client_queries=300)).caps
+    assert each.key == "budget.client_queries" and each.binds and each.expected <= 300
+    assert not whole.binds
+
+
+def test_a_cap_that_cannot_pay_for_the_last_pass_is_refused():
+    with pytest.raises(ConfigError, match=r"budget\.usd is 0\.0001.*; raise budget\.usd"):
+        plan(over_the_wire(budget__usd=0.0001))
+
+
+def test_a_cap_in_dollars_needs_a_price():
+    with pytest.raises(ConfigError, match=r"price of openai_http:toy.* is not known"):
+        plan(over_the_wire(budget__usd=1.0, box__prices=""))
+    assert plan(over_the_wire(box__prices="")).usd is None
+
+
+def test_hours_follow_the_tightest_limit():
+    free = plan(over_the_wire(box__max_concurrency=1), latency=0.5)
+    assert free.hours == pytest.approx(free.requests * 0.5 / 3600)
+    many = plan(over_the_wire(box__max_concurrency=8), latency=0.5)
+    assert many.hours == pytest.approx(free.hours / 8, rel=0.1)
+    minute = plan(over_the_wire(box__requests_per_minute=30), latency=0.5)
+    assert minute.hours == pytest.approx(minute.requests / 30 / 60)
+    tokens = plan(over_the_wire(box__tokens_per_minute=500), latency=0.5)
+    assert tokens.hours == pytest.approx(sum(tokens.tokens.values()) / 500 / 60)
+    with pytest.raises(ConfigError, match="--latency is 0"):
+        plan(over_the_wire(), latency=0.0)
+
+
+def test_clients_on_their_own_are_planned_each():
+    tree = {
+        "data": {"train": "tickets.train.csv", "test": "tickets.test.csv"},
+        "prompt": {"template": "It is {label}.", "dim": 4},
+        "method": {"name": "local-only"},
+        "budget": {"queries": 2000},
+    }
+    planned = plan(resolve(tree, HELPDESK), box=ToyEncoder())
+    desks = ["airline", "bank", "clinic", "shop", "telecom"]
+    assert [share.client for share in planned.shares] == desks
+    assert planned.queries["train"] == sum(share.train for share in planned.shares) <= 2000
+    assert min(share.evaluation for share in planned.shares) > 0
+
+
+# --- tokens --------------------------------------------------------------------------------------
+
+
+def test_tokens_are_counted_in_what_is_sent(minilm):
+    box = OpenaiHttp("http://127.0.0.1:9/v1", "toy", system="Be brief.", scores="labels")
+    prompt = RenderedPrompt("Say: {text}", ("very good", "bad"), side="text")
+    body = box.request(prompt, "x" * 44).body
+    cost = cost_of(body, prompt.labels, box.most, None)
+    assert cost.prompt == round((9 + 5 + 44) / 4.4 + 2 * 4 + 3) and cost.completion == 2
+    assert cost_of(body, prompt.labels, 1, None).completion == 1
+    other = cost_of(box.request(prompt, "ü" * 44).body, prompt.labels, 9, None)
+    assert other.prompt == round((9 + 5) / 4.4 + 44 + 2 * 4 + 3)
+    known = cost_of(body, prompt.labels, box.most, minilm.vocabulary)
+    tokens = [len(minilm.vocabulary.tokenise(text)) for text in ("Be brief.", "Say: " + "x" * 44)]
+    assert known.prompt == sum(tokens) + 2 * 4 + 3
+
+
+# --- the command ---------------------------------------------------------------------------------
+
+
+def test_the_command_prints_the_plan(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "wire.toml"
+    path.write_text(over_the_wire().toml(), encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["fedbbpt", "plan", str(path), "--json", "--latency", "0.5"])
+    main_ends_well()
+    tree = json.loads(capsys.readouterr().out)
+    assert tree == json.loads(json.dumps(plan(over_the_wire(), 0.5).tree()))
+    monkeypatch.setattr(sys, "argv", ["fedbbpt", "plan", str(path), "--set", "box.prices="])
+    main_ends_well()
+    shown = capsys.readouterr().out
+    assert f"{tree['queries']['train']} for training" in shown and "dollars   —" in shown
+    assert "budget.queries = 900: " in shown and "ends the search" in shown
+    assert [path for path in tmp_path.iterdir()] == [path]
+
+
+def main_ends_well():
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
