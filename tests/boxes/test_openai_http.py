@@ -222,7 +222,7 @@ def test_a_missing_key_names_its_variable_and_a_key_is_never_told(monkeypatch):
 
 
 def test_an_unknown_model_lists_what_there_is(server):
-    with pytest.raises(BoxError, match="404.*models there: toy"):
+    with pytest.raises(BoxError, match=r"404.*models there: toy"):
         OpenaiHttp(server.url, "else", deadline=5.0)([PROMPT], TEXTS[:1])
 
 
