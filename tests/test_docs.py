@@ -44,5 +44,5 @@ def test_commands_in_the_readme_exist():
     from fedbbpt.cli.main import app
 
     names = {c.name or c.callback.__name__ for c in app.registered_commands}
-    for command in re.findall(r"fedbbpt (\w+)", (ROOT / "README.md").read_text("utf-8")):
+    for command in re.findall(r"fedbbpt ([\w-]+)", (ROOT / "README.md").read_text("utf-8")):
         assert command in names

@@ -13,7 +13,6 @@ from fedbbpt.boxes._wire import Again
 from fedbbpt.boxes.openai_http import OpenaiHttp
 from fedbbpt.errors import BoxError, BudgetSpent, ConfigError
 from fedbbpt.testing import _fault_http
-from fedbbpt.testing.boxes import check_box
 from fedbbpt.testing.faults import TRANSIENT, FaultServer, evenly
 from fedbbpt.till import Caps, Tills
 from fedbbpt.types import NO_LABEL, RenderedPrompt
@@ -149,10 +148,6 @@ def test_what_changes_an_answer_changes_the_key(server):
         (atom,) = box(server, **options).split([PROMPT], TEXTS[:1]).atoms
         keys.add(atom.key)
     assert len(keys) == 5
-
-
-def test_it_is_a_box(server):
-    check_box(box(server))
 
 
 def test_requests_run_side_by_side_up_to_the_limit(server):

@@ -13,7 +13,6 @@ import pytest
 
 from fedbbpt.boxes.vllm_http import VllmHttp
 from fedbbpt.errors import BoxError, ConfigError
-from fedbbpt.testing.boxes import check_box
 from fedbbpt.types import RenderedPrompt
 
 torch = pytest.importorskip("torch")
@@ -146,10 +145,6 @@ def test_text_needs_no_vocabulary(server, folder):
         np.testing.assert_allclose(row, first_tokens(folder, prompt(), text), atol=1e-5)
     paths = [path for path, _ in server.log]
     assert "/tokenize" in paths and box(server).accepts == {"text"}
-
-
-def test_it_keeps_the_laws_of_a_box(server, folder):
-    check_box(box(server, vocabulary=folder, max_tokens=48))
 
 
 def test_labels_that_begin_alike_are_refused(server, folder):

@@ -1,5 +1,6 @@
 """Every registered box keeps the laws, and the laws catch those that do not."""
 
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +14,7 @@ from fedbbpt import registry
 from fedbbpt.boxes.dual_encoder import DualEncoder
 from fedbbpt.protocols import AtomicBox, Wrapper
 from fedbbpt.testing.boxes import LAWS, Case, cases_for, check_box, check_names
+from fedbbpt.testing.faults import FaultServer
 from fedbbpt.testing.toys import CountingBox, ToyEncoder, ToyVocabulary, toy_box
 from fedbbpt.types import Atom, Grid, Reply, digest
 
@@ -22,16 +24,63 @@ MADE: dict[str, Callable[[pytest.FixtureRequest], AtomicBox]] = {
     "dual_encoder": lambda request: request.getfixturevalue("minilm"),
     "masked_lm": lambda request: request.getfixturevalue("masked_lm"),
     "causal_lm": lambda request: request.getfixturevalue("causal_lm"),
+    "gateway_http": lambda r: gateway_http(r.getfixturevalue("gateways")(toy_box())),
+    "openai_http": lambda r: over_the_wire(r, "openai_http", "toy"),
+    "anthropic_http": lambda r: over_the_wire(r, "anthropic_http", "toy"),
+    "litellm": lambda r: (
+        pytest.importorskip("litellm") and over_the_wire(r, "litellm", "openai/toy")
+    ),
+    "vllm_http": lambda request: request.getfixturevalue("vllm_http"),
 }
 
 
-def small(box, kind, tmp_path_factory):
-    """The small random model of a box's own tests, found by path."""
+def over_the_wire(request, kind, model):
+    if kind == "litellm":
+        pytest.importorskip("litellm")
+    url = request.getfixturevalue("fault_server").url
+    return registry.find("boxes", kind)(url=url, model=model, key_env="", deadline=20.0)
+
+
+def gateway_http(url):
+    return registry.find("boxes", "gateway_http")(url)
+
+
+@pytest.fixture
+def fault_server():
+    def answer(text):
+        share = sum(text.encode()) % 89 / 200
+        shares = {"terrible": 0.1 + share / 2, "great": 0.5 - share / 2, "odd": 0.2, "it": 0.1}
+        return {token: math.log(value) for token, value in shares.items()}
+
+    with FaultServer(answer) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def vllm_http(tmp_path_factory):
+    models = module_of("vllm_http")
+    folder = module_of("causal_lm").make_model("llama", tmp_path_factory.mktemp("vllm") / "model")
+    with models.Server(folder) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield models.box(server, vocabulary=folder, max_tokens=48)
+        server.shutdown()
+        thread.join()
+
+
+def module_of(box):
+    """The module of a box's own tests, found by path."""
     pytest.importorskip("transformers")
     path = Path(__file__).parents[1] / "boxes" / f"test_{box}.py"
     spec = spec_from_file_location(f"{box}_models", path)
     models = module_from_spec(spec)
     spec.loader.exec_module(models)
+    return models
+
+
+def small(box, kind, tmp_path_factory):
+    """The small random model of a box's own tests."""
+    models = module_of(box)
     return models.load(models.make_model(kind, tmp_path_factory.mktemp(kind)))
 
 

@@ -1,4 +1,4 @@
-"""vLLM's server: log-probabilities of exactly the labels' tokens, and soft prompts.
+"""The server vLLM: log-probabilities of exactly the labels' tokens, and soft prompts.
 
 Beyond what :mod:`fedbbpt.boxes.openai_http` asks for, vLLM's ``/v1/completions`` gives the
 log-probabilities of tokens by id (``logprob_token_ids``) and, started with
