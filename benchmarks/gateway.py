@@ -4,7 +4,7 @@
 
 Writes results/gateway.md. The gateway runs in a process of its own on this machine. Calls to it and
 to the box in this process take turns; every call has new prompts, so that nothing is cached. On a
-busy machine the ratio of their times is noisy: what a call takes that is answered from the gateway's
+busy machine the ratio of their times is noisy: what a call takes that the gateway answers from its
 cache alone, with the same bytes on the wire, is the overhead without the model.
 """
 
@@ -52,7 +52,8 @@ def main() -> None:
         ratio, share = np.median(there / here) - 1, np.median(cached) / np.median(here)
         lines.append(
             f"| {name} | {CALLS} | {1e3 * np.median(here):.0f} | {1e3 * np.median(there):.0f} | "
-            f"{ratio:+.1%} | {1e3 * np.median(cached):.0f} | {share:.1%} | {gap:.0e} | {os.cpu_count()} | {commit()} |"
+            f"{ratio:+.1%} | {1e3 * np.median(cached):.0f} | {share:.1%} | {gap:.0e} | "
+            f"{os.cpu_count()} | {commit()} |"
         )
         print(lines[-1], flush=True)
     (HERE / "results" / "gateway.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

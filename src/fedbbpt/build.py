@@ -136,7 +136,8 @@ def _caps(config: Config, split: Split, box: AtomicBox) -> Caps:
     if (table.usd or table.client_usd) and not box.priced:
         raise ConfigError(
             f"the price of {box.name} is not known, so a cap in dollars could not hold; give "
-            "box.prices = {input = ..., output = ...}, in dollars for a million tokens"
+            "box.prices = {input = ..., output = ...}, in dollars for a million tokens, if the "
+            "box takes it"
         )
     batches = [*split.holdout.values(), *split.test.values()]
     kept = sum({id(batch): batch.size for batch in batches}.values())

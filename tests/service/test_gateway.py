@@ -13,7 +13,9 @@ import pytest
 from fedbbpt.arrays import encode
 from fedbbpt.boxes import _packed
 from fedbbpt.boxes.function import Function
-from fedbbpt.errors import BoxError
+from fedbbpt.errors import BoxError, TransientError
+from fedbbpt.service.cache import Memory
+from fedbbpt.service.worker import Call, Worker
 from fedbbpt.types import RenderedPrompt
 
 pytest.importorskip("httpx2")
@@ -294,3 +296,19 @@ def test_pages_for_people_and_machines(gateways, slow):
     assert metric(url, 'fedbbpt_requests_total{path="other",status="404"}') == 1
     assert metric(url, "fedbbpt_batch_queries_sum") == 2
     assert metric(url, 'fedbbpt_request_seconds_count{path="/v1/evaluate"}') == 1
+
+
+def test_a_caller_who_is_gone_costs_nothing_and_stops_nobody(slow):
+    worker = Worker(Memory(1 << 20))
+    worker.evaluate = slow.evaluate
+    slow.free.clear()
+    calls = [Call(slow.split([PROMPT], [text]).atoms, [0], "ash") for text in ("a", "b", "c")]
+    for call in calls:
+        worker.submit(call)
+    assert slow.inside.wait(10) and calls[1].answer.cancel() and not calls[0].answer.cancel()
+    slow.free.set()
+    worker.close()
+    assert [len(call.answer.result().rows) for call in (calls[0], calls[2])] == [1, 1]
+    assert slow.asked == [["a"], ["c"]]
+    with pytest.raises(TransientError, match="shutting down"):
+        worker.submit(calls[0])

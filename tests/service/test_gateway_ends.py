@@ -20,7 +20,7 @@ for package in ("fastapi", "uvicorn", "prometheus_client", "httpx2", "stamina"):
 from fedbbpt.boxes.gateway_http import GatewayHttp  # noqa: E402
 
 PROMPT = RenderedPrompt("It was {label} .", ("bad", "good"))
-LARGEST = 100  # queries in a call of the runs here
+LARGEST = 60  # queries in a call of the runs here: ten candidates on six examples
 
 
 @pytest.fixture(scope="module")

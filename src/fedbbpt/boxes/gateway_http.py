@@ -59,6 +59,7 @@ class GatewayHttp(AtomicBox):
     """
 
     steady = True
+    priced = False  # what its owner pays for the model is not told
 
     def __init__(
         self, url: str, key_env: str = "", deadline: float = 300.0, timeout: float = 300.0

@@ -42,20 +42,7 @@ def gateway(load: Callable[[], AtomicBox], table: Gateway, keys: Keys) -> Any:
 
     app = FastAPI(title="fedbbpt gateway", description=service.box.name, lifespan=lifespan)
     bearer = [Depends(HTTPBearer(auto_error=False))]  # shown on the OpenAPI page; Door checks it
-    routes: dict[str, tuple[str, Callable[..., Any]]] = {
-        "/info": ("GET", service.info),
-        "/evaluate": ("POST", service.evaluate),
-        "/prepare": ("POST", service.prepare),
-        "/shares": ("POST", service.shares),
-        "/vocabulary/tokenise": ("POST", service.tokenise),
-        "/vocabulary/layout": ("POST", service.layout),
-        "/vocabulary/embed": ("POST", service.embed),
-        "/vocabulary/decode": ("POST", service.decode),
-        "/vocabulary/ordinary": ("POST", service.ordinary),
-        "/models": ("GET", service.models),
-        "/completions": ("POST", service.complete),
-    }
-    for path, (method, work) in routes.items():
+    for path, (method, work) in _routes(service).items():
         app.add_api_route(f"/v1{path}", work, methods=[method], dependencies=bearer)
     app.add_api_route("/healthz", service.health)
 
@@ -68,6 +55,23 @@ def gateway(load: Callable[[], AtomicBox], table: Gateway, keys: Keys) -> Any:
     _explain(app)
     app.add_middleware(Door, keys=keys, meters=service.meters)
     return app
+
+
+def _routes(service: Service) -> dict[str, tuple[str, Callable[..., Any]]]:
+    """What is asked under ``/v1``: path -> (method, who answers)."""
+    return {
+        "/info": ("GET", service.info),
+        "/evaluate": ("POST", service.evaluate),
+        "/prepare": ("POST", service.prepare),
+        "/shares": ("POST", service.shares),
+        "/vocabulary/tokenise": ("POST", service.tokenise),
+        "/vocabulary/layout": ("POST", service.layout),
+        "/vocabulary/embed": ("POST", service.embed),
+        "/vocabulary/decode": ("POST", service.decode),
+        "/vocabulary/ordinary": ("POST", service.ordinary),
+        "/models": ("GET", service.models),
+        "/completions": ("POST", service.complete),
+    }
 
 
 def _explain(app: Any) -> None:

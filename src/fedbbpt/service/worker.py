@@ -128,13 +128,17 @@ class Worker:
     # --- in the thread -----------------------------------------------------------------------
 
     def _run(self) -> None:
-        while item := self._take():
-            if isinstance(item, Task):
-                self._perform(item)
-            else:
-                self._carry_out(item)
+        while (items := self._take()) is not None:
+            # Who is gone by now, is not answered; from here on nobody can go.
+            items = [item for item in items if item.answer.set_running_or_notify_cancel()]
+            calls = [item for item in items if isinstance(item, Call)]
+            for item in items:
+                if isinstance(item, Task):
+                    self._perform(item)
+            if calls:
+                self._carry_out(calls)
 
-    def _take(self) -> Task | list[Call] | None:
+    def _take(self) -> Sequence[Call | Task] | None:
         """The first in the queue with those behind it that it is merged with."""
         with self._changed:
             self._changed.wait_for(lambda: self._items or self._closed)
@@ -142,7 +146,7 @@ class Worker:
                 return None
             first = self._items.popleft()
             if isinstance(first, Task):
-                return first
+                return [first]
             calls, size, end = [first], len(first.wanted), time.monotonic() + self._wait
             while size < self._most:
                 if not self._items:
