@@ -214,6 +214,7 @@ def test_clients_without_test_examples_do_not_count(tmp_path):
             "queries": {"train": 5},
             "bytes": {"up": 7.0},
             "seconds": {"total": 0.25},
+            "cost_usd": 0.5,
         } | more
 
     config = read(config_of(tmp_path))
@@ -224,6 +225,9 @@ def test_clients_without_test_examples_do_not_count(tmp_path):
     assert (mean["tuned"]["accuracy"], mean["gain_interval"]) == (0.625, [0.0, 0.1])
     assert (mean["queries"]["train"], mean["seconds"]["total"]) == (15, 0.75)
     assert (mean["rounds"], mean["test_examples"], mean["bytes"]["up"]) == (4, 5, 0.0)
+    assert mean["cost_usd"] == 1.5
+    results["a"]["cost_usd"] = None  # no price known
+    assert alone.mean_of(results, config, tests)["cost_usd"] is None
     none = alone.mean_of({"b": result(None)}, config, SimpleNamespace(test={}))
     assert none["tuned"] == {"accuracy": None, "loss": None}
     assert none["gain_interval"] == [0.0, 0.0]
