@@ -29,7 +29,7 @@ PLUG_INS = {
 }
 # From the ground up. A module imports from its own storey and from those below.
 STOREYS = (
-    {"arrays", "errors", "maths", "protocols", "random", "storage", "types"},
+    {"arrays", "errors", "maths", "protocols", "random", "senses", "storage", "types"},
     PLUG_INS,
     {"budget", "objective", "phases", "round", "till"},
     {"baselines", "engines"},

@@ -12,6 +12,7 @@ import numpy as np
 from fedbbpt.arrays import Array, Arrays
 from fedbbpt.errors import BoxError
 from fedbbpt.maths.metrics import Metric
+from fedbbpt.senses import Vision, Vocabulary
 from fedbbpt.storage import Till
 from fedbbpt.types import Atom, Batch, Grid, Job, RenderedPrompt, Reply, Space, Update
 
@@ -21,30 +22,6 @@ S = TypeVar("S", bound=tuple[Any, ...])
 # --- the box -------------------------------------------------------------------------------------
 
 
-class Vocabulary(Protocol):
-    """A box's tokens: for soft starting points, projections and the guard's garbage."""
-
-    hidden: int
-    std: float
-
-    def tokenise(self, text: str) -> list[int]:
-        """Ids of a text, without special tokens."""
-
-    def layout(self, template: str, fill: str) -> tuple[list[int], list[int]]:
-        """Ids of the template with ``fill`` in its gap (a NUL), and each id's place in it: 0, 1,
-        ... for the template's own tokens, -1 for those of ``fill``, -2 for others (a mask).
-        """
-
-    def embed(self, ids: Sequence[int]) -> Array:
-        """(len(ids), H) input embeddings, float32."""
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of these ids."""
-
-    def ordinary(self) -> Array:
-        """Ids that stand for ordinary words or pieces (no special or unused ones)."""
-
-
 @runtime_checkable
 class BlackBox(Protocol):
     """A model that can only be asked. Structural: a user's class fits without importing us.
@@ -52,7 +29,7 @@ class BlackBox(Protocol):
     Attributes:
         name: model, revision and decoding; part of every cache key.
         accepts: kinds of prompts taken, of {"text", "tokens", "soft", "image"}.
-        sides: where a prompt may stand, of {"label", "text"}.
+        sides: where a prompt may stand, of {"label", "text", "image"}.
         gives: of {"scores", "embeddings", "text"}, and "gradients" if it runs in this process.
         vocabulary: the box's tokens, or ``None``.
     """
@@ -74,6 +51,7 @@ class AtomicBox(ABC):
     overrides :meth:`evaluate`; everything else it passes on.
 
     Attributes:
+        vision: how the box sees pictures, or ``None``.
         max_tokens: a prompted text longer than this is cut; ``None`` where nobody knows.
         steady: a row does not depend on what else is asked with it, so that what one client paid
             for may answer another at once.
@@ -85,6 +63,7 @@ class AtomicBox(ABC):
     sides: frozenset[str]
     gives: frozenset[str]
     vocabulary: Vocabulary | None = None
+    vision: Vision | None = None
     max_tokens: int | None = None
     steady: bool = False
     priced: bool = True
@@ -137,7 +116,7 @@ class Wrapper(AtomicBox):
     def __init__(self, inner: AtomicBox) -> None:
         self.inner = inner
         self.name, self.accepts, self.gives = inner.name, inner.accepts, inner.gives
-        self.sides, self.vocabulary = inner.sides, inner.vocabulary
+        self.sides, self.vocabulary, self.vision = inner.sides, inner.vocabulary, inner.vision
         self.max_tokens, self.steady, self.priced = inner.max_tokens, inner.steady, inner.priced
 
     def billed(self, till: Till) -> AtomicBox:

@@ -20,8 +20,9 @@ from fedbbpt.boxes._remote import Remote
 from fedbbpt.boxes.gateway_http import MOST, GatewayHttp
 from fedbbpt.errors import BudgetSpent
 from fedbbpt.maths.softmax import log_softmax
-from fedbbpt.protocols import AtomicBox, Vocabulary, Wrapper
+from fedbbpt.protocols import AtomicBox, Wrapper
 from fedbbpt.random import stream
+from fedbbpt.senses import Vocabulary
 from fedbbpt.storage import Till
 from fedbbpt.types import Atom, Grid, Receipt, RenderedPrompt, Reply
 

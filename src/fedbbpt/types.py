@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -36,13 +36,47 @@ class Space(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
+class Picture:
+    """One image; compared by identity, its content has :attr:`key`.
+
+    Attributes:
+        pixels: (H, W, 3) uint8, red, green, blue, as large as it was read.
+        name: its file, for messages at home; it never leaves.
+    """
+
+    pixels: Array
+    name: str = ""
+
+    @cached_property
+    def key(self) -> bytes:
+        """Digest of the pixels."""
+        return digest(repr(self.pixels.shape), self.pixels.tobytes())
+
+
+class Pixels(Protocol):
+    """What a visual prompt does to pictures; ``key`` is the digest of all that decides it."""
+
+    key: bytes
+
+    def on(self, images: Array, pictures: Sequence[Picture]) -> Array:
+        """The prompted images, in range.
+
+        Args:
+            images: (B, H, W, 3) float32 in [0, 1], as large as the model wants them.
+            pictures: the B pictures they were made of.
+        """
+
+
+@dataclass(frozen=True, eq=False)
 class RenderedPrompt:
     """One prompt as a box receives it; compared by identity, its content has :attr:`keys`.
 
     Attributes:
         template: on the label side a text with ``{label}``; on the text side one with ``{text}``.
+            Of pictures ``{label}`` again, or nothing where labels go as they are.
         labels: one text per class, in class order.
-        side: ``"label"`` or ``"text"``: which of the two the template wraps.
+        side: ``"label"`` or ``"text"``: which of the two the template wraps; ``"image"`` where
+            what is prompted is a picture.
         soft: nothing, one (T, H) float32 matrix for all classes, or one such matrix per class.
         mode: ``"add"``: row t of ``soft`` is added to the embedding of the template's t-th own
             token; ``"insert"``: the T rows are new embeddings put in front of the template.
@@ -50,6 +84,9 @@ class RenderedPrompt:
             per class (label side only).
         place: ``"before"``: the tokens stand in front of the template, right behind the first
             special token; ``"after"``: right behind what fills the gap, after its last token.
+        visual: what is done to pictures, or ``None``.
+        mapping: (C, S) float32, how much each of S classes that the model knows counts for each
+            class of the task, where the labels do not say it; rows add up to one.
     """
 
     template: str
@@ -59,10 +96,14 @@ class RenderedPrompt:
     mode: str = "add"
     tokens: tuple[tuple[int, ...], ...] = ()
     place: str = "before"
+    visual: Pixels | None = None
+    mapping: Array | None = None
 
     @property
     def kind(self) -> str:
-        """What a box must accept to take this prompt: ``"soft"``, ``"tokens"`` or ``"text"``."""
+        """What a box must accept to take it: ``"image"``, ``"soft"``, ``"tokens"``, ``"text"``."""
+        if self.side == "image":
+            return "image"
         return "soft" if self.soft else "tokens" if any(self.tokens) else "text"
 
     def tokens_of(self, which: int = 0) -> tuple[int, ...]:
@@ -88,7 +129,7 @@ class Batch(NamedTuple):
     """Examples of one client: what the box sees, and what only the task sees.
 
     Attributes:
-        inputs: B inputs (texts).
+        inputs: B inputs (texts, or :class:`Picture`).
         targets: (B,) class indices, int64; or numbers in [0, 1], for a task with numbers.
     """
 

@@ -9,8 +9,9 @@ from fedbbpt.baselines import Baseline, Exchange
 from fedbbpt.baselines._template import GAPS, mask_in
 from fedbbpt.errors import ConfigError
 from fedbbpt.phases import PHASES, compare
-from fedbbpt.protocols import AtomicBox, BlackBox, Vocabulary
+from fedbbpt.protocols import AtomicBox, BlackBox
 from fedbbpt.round import Client, Parts, Phase
+from fedbbpt.senses import Vocabulary
 from fedbbpt.types import Job, RenderedPrompt
 
 

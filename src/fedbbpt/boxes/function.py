@@ -10,7 +10,8 @@ import numpy as np
 from fedbbpt.arrays import Array
 from fedbbpt.boxes._forms import Pairs
 from fedbbpt.errors import BoxError, ConfigError
-from fedbbpt.protocols import AtomicBox, Vocabulary
+from fedbbpt.protocols import AtomicBox
+from fedbbpt.senses import Vocabulary
 from fedbbpt.types import Atom, Grid, RenderedPrompt
 
 Answer = Callable[[Sequence[RenderedPrompt], Sequence[Any]], Any]

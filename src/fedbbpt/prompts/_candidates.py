@@ -10,7 +10,7 @@ import numpy as np
 
 from fedbbpt.arrays import Array
 from fedbbpt.errors import ConfigError
-from fedbbpt.protocols import Vocabulary
+from fedbbpt.senses import Vocabulary
 
 Named = Sequence[str] | str
 T = TypeVar("T")

@@ -17,8 +17,9 @@ import numpy as np
 from fedbbpt.arrays import Array
 from fedbbpt.errors import ConfigError
 from fedbbpt.prompts._template import gap_of
-from fedbbpt.protocols import Prompt, Vocabulary
+from fedbbpt.protocols import Prompt
 from fedbbpt.random import stream
+from fedbbpt.senses import Vocabulary
 from fedbbpt.types import RenderedPrompt, Space
 
 

@@ -15,7 +15,8 @@ from fedbbpt.arrays import Array
 from fedbbpt.errors import ConfigError
 from fedbbpt.prompts._candidates import text_candidates, token_candidates
 from fedbbpt.prompts._template import gap_of
-from fedbbpt.protocols import AtomicBox, Prompt, Vocabulary
+from fedbbpt.protocols import AtomicBox, Prompt
+from fedbbpt.senses import Vocabulary
 from fedbbpt.types import RenderedPrompt, Space
 
 PLACES = ("before", "after")

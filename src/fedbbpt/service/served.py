@@ -11,7 +11,8 @@ from fedbbpt.arrays import Array
 from fedbbpt.boxes import _packed
 from fedbbpt.boxes._forms import Form, Pairs
 from fedbbpt.errors import BoxError, ConfigError, FedbbptError
-from fedbbpt.protocols import AtomicBox, Vocabulary
+from fedbbpt.protocols import AtomicBox
+from fedbbpt.senses import Vocabulary
 from fedbbpt.service._around import Refused
 from fedbbpt.service.cache import Durable, Memory
 from fedbbpt.service.completions import Asked, Completions

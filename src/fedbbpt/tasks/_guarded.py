@@ -8,7 +8,8 @@ import numpy as np
 
 from fedbbpt.arrays import Array
 from fedbbpt.errors import ConfigError
-from fedbbpt.protocols import Task, Vocabulary
+from fedbbpt.protocols import Task
+from fedbbpt.senses import Vocabulary
 from fedbbpt.types import Batch, Reply
 
 GUARDS = ("none", "ratio", "ratio-of-means")

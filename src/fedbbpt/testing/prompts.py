@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from fedbbpt.arrays import Array
-from fedbbpt.protocols import BlackBox, Prompt, Vocabulary
+from fedbbpt.protocols import BlackBox, Prompt
 from fedbbpt.random import stream
+from fedbbpt.senses import Vocabulary
 from fedbbpt.testing._require import bits, require
 from fedbbpt.types import RenderedPrompt
 

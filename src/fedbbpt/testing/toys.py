@@ -18,8 +18,9 @@ import numpy as np
 from fedbbpt.arrays import Array
 from fedbbpt.boxes.function import Function
 from fedbbpt.errors import TransientError
-from fedbbpt.protocols import AtomicBox, Vocabulary, Wrapper
+from fedbbpt.protocols import AtomicBox, Wrapper
 from fedbbpt.random import stream, word
+from fedbbpt.senses import Vocabulary
 from fedbbpt.types import Atom, Batch, Grid, RenderedPrompt, Reply, digest, distinct
 
 GAPS = {"label": "{label}", "text": "{text}"}
