@@ -15,7 +15,7 @@ from fedbbpt import registry
 
 SRC = Path(fedbbpt.__file__).parent
 FILES = sorted(SRC.rglob("*.py"))
-HEAVY = {"torch", "transformers", "pyarrow", "matplotlib", "flwr", "fastapi", "httpx2"}
+HEAVY = {"torch", "transformers", "pyarrow", "matplotlib", "PIL", "flwr", "fastapi", "httpx2"}
 
 PLUG_INS = {
     "aggregators",

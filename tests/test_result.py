@@ -65,7 +65,7 @@ def test_a_metric_of_counts(tmp_path, metric, positive):
             return matthews_corrcoef(labels, said)
         return f1_score(labels, said, pos_label=positive or "good")
 
-    said = outcome.predict(test.texts)
+    said = outcome.predict(test.inputs)
     assert result["metric"] == metric
     assert set(result["baseline"]) == set(result["tuned"]) == {metric, "loss"}
     assert result["tuned"][metric] == pytest.approx(by_sklearn(test.labels, said), abs=1e-12)
@@ -93,7 +93,7 @@ def test_a_correlation_over_two_holders(tmp_path):
     )
     tuned = outcome.tuned
     assert isinstance(tuned, Tuned) and tuned.classes == ("low", "high")
-    scores = ToyEncoder()([tuned.prompt], test.texts).scores[0]
+    scores = ToyEncoder()([tuned.prompt], test.inputs).scores[0]
     high = np.exp(scores[:, 1])
     numbers, sites = np.array([float(x) for x in test.labels]), np.array(test.sites)
     own = {s: spearmanr(high[sites == s], numbers[sites == s]).statistic for s in "ab"}

@@ -207,6 +207,7 @@ def test_killed_before_the_first_checkpoint_and_after_the_last(peaceful):
     first, victim.sleep = victim.logged(), 0.003
     victim.strike(lambda: checkpoint.load(out / "state") is not None)
     assert victim.logged() > first
+    victim.sleep = 0.02  # the last phases are short, and the machine may be busy
     victim.strike(lambda: any("exam" in text for _, text in victim.lines()), rng.uniform(0, 0.02))
     assert checkpoint.load(out / "state")[1]["counts"]["stopped"] == "budget"
     assert not (out / "result.json").exists()

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedbbpt import sets
+from fedbbpt import registry, sets
 from fedbbpt.config import read, resolve
 from fedbbpt.errors import ConfigError, DataError, UnknownPart
 from fedbbpt.sharing import examples
@@ -20,8 +20,33 @@ def tree(name, **sections):
 
 # --- facts ---------------------------------------------------------------------------------------
 
+PICTURES = {
+    # set: template; beta, gamma, c and eps as BlackVIP's docs/configuration.md has them
+    "caltech101": ("a photo of a {label}.", 0.9, 0.2, 0.005, 0.2),
+    "oxford_pets": ("a photo of a {label}, a type of pet.", 0.9, 0.1, 0.01, 1.0),
+    "stanford_cars": ("a photo of a {label}.", 0.9, 0.2, 0.01, 0.3),
+    "flowers102": ("a photo of a {label}, a type of flower.", 0.5, 0.2, 0.02, 1.0),
+    "food101": ("a photo of {label}, a type of food.", 0.9, 0.1, 0.01, 0.3),
+    "fgvc_aircraft": ("a photo of a {label}, a type of aircraft.", 0.3, 0.1, 0.01, 0.5),
+    "sun397": ("a photo of a {label}.", 0.5, 0.1, 0.01, 1.0),
+    "dtd": ("{label} texture.", 0.7, 0.2, 0.01, 0.3),
+    "svhn": ("This is a photo of a {label}", 0.9, 0.2, 0.005, 1.0),
+    "eurosat": ("a centered satellite photo of {label}.", 0.9, 0.2, 0.005, 0.4),
+    "resisc45": ("This is a photo of a {label}", 0.95, 0.1, 0.01, 0.3),
+    "clevr": ("This is a photo of {label} objects", 0.9, 0.2, 0.005, 1.0),
+    "ucf101": ("a photo of a person doing {label}.", 0.9, 0.1, 0.01, 0.3),
+    "imagenet": ("a photo of a {label}.", 0.9, 0.2, 0.005, 0.3),
+    "biased_mnist": ("This is a photo of {label}", 0.9, 0.1, 0.01, 1.0),
+    "loc_mnist": ("This is a photo of {label}", 0.9, 0.1, 0.005, 1.0),
+    "loc_mnist_1to4": ("This is a photo of {label}", 0.95, 0.1, 0.01, 1.0),
+    # nothing published: the preset's own
+    "clothing": ("a photo of a {label}.", 0.9, 0.1, 0.01, 1.0),
+    "sign_digits": ("a photo of a hand sign for the number {label}.", 0.9, 0.1, 0.01, 1.0),
+}
+VISION = {"name": "fed-bbpt-vision"}
 
-@pytest.mark.parametrize("name", sets.names())
+
+@pytest.mark.parametrize("name", sorted(set(sets.names()) - set(PICTURES)))
 def test_every_set_has_a_prompt_for_every_place(name):
     words = set()
     for side, kind, mask in (
@@ -64,11 +89,58 @@ def test_a_set_beneath_a_preset_with_a_prompt_of_its_own():
     assert config.prompt.kind == "tokens" and config.prompt.template == "{text} it was"
 
 
-@pytest.mark.parametrize("name", ["stsb", "snli", "cola"])
+@pytest.mark.parametrize("name", ["stsb", "snli", "cola", "eurosat"])
 def test_the_resolved_config_reads_back_as_it_is(tmp_path, name):
     config = resolve(tree(name), tmp_path)
     (tmp_path / "config.toml").write_text(config.toml())
     assert read(tmp_path / "config.toml") == config
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_sets_of_pictures_bring_what_was_published(name):
+    template, beta, gamma, c, eps = PICTURES[name]
+    config = resolve(tree(name, method=VISION), HERE)
+    assert (config.prompt.kind, config.prompt.side) == ("visual", "image")
+    assert (config.prompt.template, config.metric) == (template, "accuracy")
+    a, alpha = {"loc_mnist": (0.01, 0.5), "loc_mnist_1to4": (0.02, 0.5)}.get(name, (0.01, 0.4))
+    assert config.method.optimizer.options == {
+        "a": a,
+        "c": c,
+        "alpha": alpha,
+        "gamma": gamma,
+        "o": 1.0,
+        "beta": beta,
+        "draws": 5,
+        "directions": "segmented-uniform",
+    }
+    registry.make("optimizers", "spsa", config.method.optimizer.options, "method.optimizer")
+    assert config.prompt.options == {"form": "coordinator", "eps": eps}
+    assert (config.rounds.batch, config.method.aggregator.name) == (128, "mean")
+    # On the label side of another method the same template, and nothing else of it.
+    config = resolve(tree(name), HERE)
+    assert config.prompt.template == template and not config.prompt.options
+    assert config.method.optimizer.name == "es"
+
+
+def test_what_the_user_writes_wins_over_what_was_published():
+    optimizer, prompt = {"beta": 0.1, "alpha": 0.602}, {"eps": 0.7}
+    own = tree("flowers102", method={**VISION, "optimizer": optimizer}, prompt=prompt)
+    config = resolve(own, HERE)
+    assert config.prompt.options["eps"] == 0.7
+    options = config.method.optimizer.options
+    picked = [options[key] for key in ("beta", "alpha", "gamma", "c")]
+    assert picked == [0.1, 0.602, 0.2, 0.02]
+
+
+def test_another_part_takes_none_of_what_was_published():
+    own = {"method": {**VISION, "optimizer": {"name": "es"}}, "prompt": {"kind": "soft"}}
+    config = resolve(tree("flowers102", **own), HERE)
+    assert not config.method.optimizer.options and not config.prompt.options
+
+
+def test_what_was_published_beneath_another_preset():
+    config = resolve(tree("svhn", method={"name": "local-only", "base": VISION["name"]}), HERE)
+    assert config.method.clients == "alone" and config.method.optimizer.options["c"] == 0.005
 
 
 def test_sets_and_templates_that_are_not_there():

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fedbbpt import alone, artefact, registry
 from fedbbpt.artefact import Tuned
 from fedbbpt.build import build
@@ -156,11 +158,11 @@ def complete(
 
 
 def tune(
-    clients: Mapping[str, Sequence[tuple[str, str]]],
+    clients: Mapping[str, Sequence[tuple[Any, str]]],
     template: str,
     out: str | Path,
     *,
-    test: Sequence[tuple[str, str]] = (),
+    test: Sequence[tuple[Any, str]] = (),
     labels: Mapping[str, str] | None = None,
     method: str = "fedes",
     queries: int = 4000,
@@ -168,7 +170,9 @@ def tune(
     box: AtomicBox | None = None,
     **sections: Mapping[str, Any],
 ) -> Outcome:
-    """Tune one prompt over clients that are lists of (text, label) pairs.
+    """Tune one prompt over clients that are lists of (text, label) or (image, label) pairs.
+
+    An image is a Pillow image, an array (H, W, 3) of uint8, or a ``pathlib.Path``.
 
     Args:
         clients: private examples by client name.
@@ -185,7 +189,6 @@ def tune(
     Raises:
         UsageError: the request is at fault.
     """
-    table, held = tables(clients, test)
     side = "text" if "{text}" in template else "label"
     tree: dict[str, Any] = {
         "data": {"train": ""},
@@ -199,7 +202,7 @@ def tune(
     config = resolve(tree, Path.cwd())
     if config.partition.kind != "column":
         raise ConfigError("tune() takes the clients as they are; leave partition.kind = 'column'")
-    split = share_out(config, table, held)
+    split = share_out(config, *tables(clients, test, config.data))
     return run(config, out, overwrite=True, box=box, split=split)
 
 
@@ -236,6 +239,7 @@ def _carry_out(
         counts.setup += time.perf_counter() - began
         progress("phase", {"name": "search", "budget": config.budget.queries})
         if federation.baseline is None:
+            work.map_labels()
             work.search(needs)
         return _finish(work, began)
 
@@ -264,7 +268,7 @@ def _alone(
     }
     content = alone.mean_of(results, config, split)
     write_json(path / RESULT, content)
-    warnings = alone.warnings(path, list(results))
+    warnings = (*split.notes, *alone.warnings(path, list(results)))
     return Outcome(content, None, path, alone.by_client(results), warnings)
 
 
@@ -273,12 +277,13 @@ def _finish(work: Run, began: float) -> Outcome:
     verdict = judge(work)
     tuned = None
     if federation.baseline is None:
-        point = work.books.snapshots.points[verdict.chosen]
-        prompt = work.parts.prompt.render(point[None])[0]
+        points = np.array(work.books.snapshots.points[: verdict.chosen + 1])
+        point, prompt = points[-1], work.parts.snapshots(points)[-1]
         facts = {
             "text": list(work.parts.prompt.read(prompt)),
             "classes": list(federation.split.classes),
             "box": federation.box.name,
+            "pictures": federation.split.pictures,
         }
         artefact.save(work.directory.prompt, prompt, point, facts)
         tuned = Tuned(federation.box, prompt, federation.split.classes)
@@ -287,5 +292,6 @@ def _finish(work: Run, began: float) -> Outcome:
     if requests:
         work.books.events.write("requests", **requests)
     write_json(work.directory.path / RESULT, content)
-    warnings = tuple(finding.sentence for finding in verdict.warnings)
+    notes = federation.split.notes
+    warnings = (*notes, *(finding.sentence for finding in verdict.warnings))
     return Outcome(content, tuned, work.directory.path, verdict.by_client, warnings, requests)

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from fedbbpt import registry
 from fedbbpt.arrays import Array, Arrays, decode, encode
 from fedbbpt.errors import RunDirError
 from fedbbpt.protocols import BlackBox
-from fedbbpt.types import RenderedPrompt
+from fedbbpt.types import Pixels, RenderedPrompt
 
 META, ARRAYS = "prompt.json", "prompt.safetensors"
 
@@ -26,8 +27,13 @@ def save(folder: Path, prompt: RenderedPrompt, point: Array, facts: dict[str, An
         point: what the optimiser moved to get it.
         facts: class names, box, ... for people and for :func:`load`.
     """
-    soft = {f"soft.{i}": matrix for i, matrix in enumerate(prompt.soft)}
-    write_arrays(folder, {"point": point, **soft})
+    arrays = {f"soft.{i}": matrix for i, matrix in enumerate(prompt.soft)}
+    if prompt.mapping is not None:
+        arrays["mapping"] = prompt.mapping
+    if prompt.visual is not None:
+        arrays |= {f"visual.{name}": array for name, array in prompt.visual.arrays.items()}
+        facts = {**facts, "visual": dict(prompt.visual.facts)}
+    write_arrays(folder, {"point": point, **arrays})
     meta = {
         "kind": prompt.kind,
         "side": prompt.side,
@@ -67,8 +73,17 @@ def load(folder: Path) -> tuple[RenderedPrompt, dict[str, Any]]:
         mode=meta["mode"],
         tokens=tuple(tuple(ids) for ids in meta["tokens"]),
         place=meta["place"],
+        visual=_pixels(meta["visual"], arrays) if "visual" in meta else None,
+        mapping=arrays.get("mapping"),
     )
     return prompt, meta
+
+
+def _pixels(facts: dict[str, Any], arrays: Arrays) -> Pixels:
+    """What is done to pictures, made again by the kind of prompt that made it."""
+    own = {name[7:]: array for name, array in arrays.items() if name.startswith("visual.")}
+    pixels: Pixels = registry.find("prompts", facts["prompt"]).restored(facts, own)
+    return pixels
 
 
 class Tuned:

@@ -43,7 +43,8 @@ class Snapshots:
 class Books:
     """Opens a run directory's books and brings them up to its last checkpoint.
 
-    ``heading`` is where the losses of past rounds fell; see :mod:`fedbbpt.agreement`.
+    ``heading`` is where the losses of past rounds fell; see :mod:`fedbbpt.agreement`. ``mapping``
+    is the label mapping once clients have counted, see :mod:`fedbbpt.maths.label_mapping`.
 
     Args:
         directory: the run's.
@@ -57,6 +58,7 @@ class Books:
         self.counts = Counts()
         self.snapshots = Snapshots([start], [0], [0])
         self.heading = np.zeros_like(start)
+        self.mapping: Array | None = None
         facts: dict[str, Any] = {}
         saved = load(directory.state)
         if saved is not None:
@@ -66,6 +68,7 @@ class Books:
             self.snapshots = Snapshots(points, list(facts["queries"]), list(facts["rounds"]))
             memory = {k[7:]: v for k, v in arrays.items() if k.startswith("memory.")}
             self.heading = arrays.get("heading", self.heading)
+            self.mapping = arrays.get("mapping")
             state = from_arrays(type(server.state), arrays, "state.")
             self.server = Server(facts["round"], state, memory)
         self.checkpoints = Checkpoints(directory.state)
@@ -80,6 +83,7 @@ class Books:
             **{f"memory.{k}": v for k, v in self.server.memory.items()},
             "points": np.array(self.snapshots.points),
             "heading": self.heading,
+            **({} if self.mapping is None else {"mapping": self.mapping}),
         }
         facts = {
             "round": self.server.round,

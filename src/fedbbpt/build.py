@@ -13,7 +13,15 @@ from fedbbpt import registry
 from fedbbpt.arrays import Array
 from fedbbpt.baselines import Baseline
 from fedbbpt.budget import FEDERATION, Budget
-from fedbbpt.check import check, check_baseline, check_labels, check_moves, check_prompt
+from fedbbpt.check import (
+    check,
+    check_baseline,
+    check_inputs,
+    check_labels,
+    check_mapping,
+    check_moves,
+    check_prompt,
+)
 from fedbbpt.config import Config, Part
 from fedbbpt.errors import ConfigError, closest
 from fedbbpt.gather import Gathered, gather
@@ -23,7 +31,7 @@ from fedbbpt.round import Client, Door, Parts, Phase
 from fedbbpt.sharing import TESTER, Split
 from fedbbpt.storage import Store
 from fedbbpt.till import Bill, Caps, Tills
-from fedbbpt.types import Batch, Job, Receipt
+from fedbbpt.types import Batch, Job, Receipt, RenderedPrompt
 from fedbbpt.wrappers.cached import Cached
 from fedbbpt.wrappers.metered import Metered
 from fedbbpt.wrappers.retrying import Retrying
@@ -51,6 +59,7 @@ class Federation:
         box: the leaf box with its timer and retries.
         clients: names of those that train; ``holders``: those with test examples.
         gathered: candidates that a corpus or the clients named before the prompt was made.
+        door: a client's way to the model.
     """
 
     config: Config
@@ -62,6 +71,18 @@ class Federation:
     split: Split
     baseline: Baseline | None
     gathered: Gathered
+    door: Opens
+
+    def mapped(self, mapping: Array) -> Federation:
+        """The same with a label mapping in its prompts; the start keeps its labels if it can."""
+        start = self.parts.prompt
+        parts = replace(self.parts, prompt=start.mapped(mapping))
+        try:
+            self.box.prepare(_zero(start))
+            parts = replace(parts, start=start)
+        except ConfigError:
+            pass  # labels that name none of the model's classes: the counts are the start
+        return replace(self, parts=parts, engine=_engine(self.config, parts, self.split, self.door))
 
     @property
     def clients(self) -> tuple[str, ...]:
@@ -79,6 +100,9 @@ class Federation:
         return sum({id(batch): batch.size for batch in self.split.test.values()}.values())
 
 
+Opens = Callable[[str, Job, Phase], Door]
+
+
 def build(config: Config, split: Split, shelf: Shelf, box: AtomicBox | None = None) -> Federation:
     """A federation ready for its first round.
 
@@ -93,6 +117,7 @@ def build(config: Config, split: Split, shelf: Shelf, box: AtomicBox | None = No
     """
     if box is None:
         box = registry.make("boxes", config.box.kind, config.box.options, "box")
+    check_inputs((x for batch in split.train.values() for x in batch.inputs), box)
     method, baseline, phases = config.method, _baseline(config, box), dict(PHASES)
     if baseline is not None:
         phases |= {phase.name: phase for phase in baseline.phases}
@@ -108,14 +133,15 @@ def build(config: Config, split: Split, shelf: Shelf, box: AtomicBox | None = No
         directions=_directions(config),
         wire=method.wire,
         phases={**phases, **gathered.phases},
+        batch=config.rounds.batch,
+        counts=config.prompt.mapping == "counts" and baseline is None,
     )
     check(parts, box, config.rounds.steps)
     if baseline is None:
         check_moves(parts.prompt)
     else:
         check_labels(baseline, parts.task)
-        zero = np.zeros((1, *parts.prompt.space.shape))
-        baseline.prepare(parts.prompt.render(zero)[0], box)
+        baseline.prepare(_zero(parts.prompt), box)
     budget = Budget(config.budget.queries, config.budget.client_queries)
     timer = Timed(box)
     inner = Retrying(timer, config.box.attempts)
@@ -128,7 +154,7 @@ def build(config: Config, split: Split, shelf: Shelf, box: AtomicBox | None = No
         return Door(Metered(Cached(paid, store), purse), purse)
 
     engine = _engine(config, parts, split, door)
-    return Federation(config, parts, engine, budget, inner, timer, split, baseline, gathered)
+    return Federation(config, parts, engine, budget, inner, timer, split, baseline, gathered, door)
 
 
 def _caps(config: Config, split: Split, box: AtomicBox) -> Caps:
@@ -145,9 +171,7 @@ def _caps(config: Config, split: Split, box: AtomicBox) -> Caps:
     return Caps(table.tokens, table.usd, table.client_tokens, table.client_usd, final)
 
 
-def _engine(
-    config: Config, parts: Parts, split: Split, door: Callable[[str, Job, Phase], Door]
-) -> Engine:
+def _engine(config: Config, parts: Parts, split: Split, door: Opens) -> Engine:
     nothing = Batch((), np.zeros(0, np.int64))
 
     def client(name: str) -> Client:
@@ -228,10 +252,20 @@ def _prompt(
         seed=config.run.seed,
         sends=sends,
         offered=gathered.words,
+        vision=box.vision,
+        mapping=None,
         **given,
     )
-    box.prepare(prompt.render(np.zeros((1, *prompt.space.shape)))[0])
+    if table.mapping == "counts" and baseline is None:
+        check_mapping(kind, prompt, box)
+    else:
+        box.prepare(_zero(prompt))
     return prompt
+
+
+def _zero(prompt: Prompt) -> RenderedPrompt:
+    """What a prompt is before anything was learned."""
+    return prompt.render(np.zeros((1, *prompt.space.shape)))[0]
 
 
 def _task(config: Config, split: Split, box: AtomicBox) -> Task:

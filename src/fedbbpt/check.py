@@ -8,6 +8,7 @@ from fedbbpt.baselines import Baseline
 from fedbbpt.errors import Incompatible
 from fedbbpt.protocols import AtomicBox, Prompt, Task
 from fedbbpt.round import Parts
+from fedbbpt.types import Picture
 
 
 def check_prompt(kind: str, prompt: type[Prompt], box: AtomicBox, side: str) -> None:
@@ -32,8 +33,40 @@ def check_prompt(kind: str, prompt: type[Prompt], box: AtomicBox, side: str) -> 
         raise Incompatible(
             f"prompt.side is '{side}', but {box.name} takes prompts only on: {_list(box.sides)}"
         )
+    if kind == "visual" and box.vision is None:
+        raise Incompatible(
+            f"{kind} prompts need the size of the model's images, and {box.name} does not say it"
+        )
     if sends & {"soft", "tokens"} and box.vocabulary is None:
         raise Incompatible(f"{kind} prompts need the box's vocabulary, and {box.name} has none")
+
+
+def check_mapping(kind: str, prompt: Prompt, box: AtomicBox) -> None:
+    """Refuse to count the classes of a box that has none of its own, or for a prompt of texts.
+
+    Raises:
+        Incompatible: the two need no label mapping.
+    """
+    if not prompt.maps:
+        raise Incompatible(f"prompt.mapping = 'counts' is for visual prompts, not for {kind}")
+    if "classes" not in box.gives:
+        raise Incompatible(
+            f"prompt.mapping = 'counts' needs a classifier with classes of its own, and {box.name} "
+            "has none"
+        )
+
+
+def check_inputs(inputs: Iterable[object], box: AtomicBox) -> None:
+    """Refuse images for a box that takes texts, and the reverse; the first input tells.
+
+    Raises:
+        Incompatible: it cannot take them.
+    """
+    first = next(iter(inputs), None)
+    if isinstance(first, Picture) and "image" not in box.accepts:
+        raise Incompatible(f"the examples are images, but {box.name} takes texts")
+    if isinstance(first, str) and box.accepts == {"image"}:
+        raise Incompatible(f"the examples are texts, but {box.name} takes images")
 
 
 def check_baseline(kind: str, baseline: Baseline, box: AtomicBox) -> None:

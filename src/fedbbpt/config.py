@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedbbpt import sets
 from fedbbpt.errors import ConfigError, UnknownPart, closest
-from fedbbpt.trees import Tree, locate, merge, parse
+from fedbbpt.trees import Tree, locate, merge, parse, without_none
 
 
 class Section(BaseModel):
@@ -38,7 +38,11 @@ class Data(Section):
 
     Attributes:
         train, test: CSV, TSV (also as .txt), JSONL or Parquet, also gzipped; $VARS are expanded
-            and ``{seed}`` is run.seed, for sets that come in one sample per seed.
+            and ``{seed}`` is run.seed, for sets that come in one sample per seed. Or images: a
+            folder with one for each class in it, a tar, or a folder in a tar (``"x.tar/train"``).
+        layout: of folders of images. image: instead of text, the column of paths to images.
+        pixels: images are shrunk to so many on the shorter side when they are read; 0 for never.
+        corrupt: what to do with images that cannot be read.
         test_limit: most test examples to score on, always the same random ones; 0 for all. Every
             snapshot of a search is scored on each of them.
         set: a well-known data set (:mod:`fedbbpt.sets`); its facts stand in for absent keys.
@@ -58,6 +62,10 @@ class Data(Section):
     test: str = ""
     test_limit: int = Field(default=0, ge=0)
     set: str = ""
+    layout: Literal["class", "site/class"] = "class"
+    image: str = ""
+    pixels: int = Field(default=512, ge=0)
+    corrupt: Literal["skip", "refuse"] = "skip"
     text: str | list[str] = Field(default="text", min_length=1)
     label: str | list[str] = Field(default="label", min_length=1)
     site: str = "site"
@@ -91,11 +99,14 @@ class PromptTable(Options):
     """Where the prompt goes; further keys are options of the prompt.
 
     ``vocabulary``: where candidates come from; "auto" is ``words`` if given, else "near".
+    ``mapping``: how a classifier's own classes become those of the task: by the ``labels``, or by
+    "counts" of what it answers to the clients' training examples.
     """
 
     kind: str = "soft"
-    side: Literal["label", "text"] = "label"
-    template: str
+    side: Literal["label", "text", "image"] = "label"
+    template: str = ""
+    mapping: Literal["names", "counts"] = "names"
     labels: dict[str, str] = {}
     per_class: bool | Literal["auto"] = "auto"
     vocabulary: Literal["auto", "near", "file", "public", "clients"] = "auto"
@@ -133,10 +144,15 @@ class Method(Section):
 
 
 class Rounds(Section):
-    """How long, and how much of it between two merges."""
+    """How long, and how much of it between two merges.
+
+    ``batch``: examples that a client asks about in a step, 0 for all; ``holdout``: the share of
+    its examples that it keeps for selection.
+    """
 
     max: int = Field(default=1000, ge=1)
     steps: int = Field(default=1, ge=1)
+    batch: int = Field(default=0, ge=0)
     clients_per_round: int | None = Field(default=None, ge=1)
     holdout: float = Field(default=0.25, ge=0, lt=1)
 
@@ -188,7 +204,7 @@ class Config(Section):
 
     def tree(self) -> Tree:
         """As nested dicts without empty values, every default written out."""
-        return _without_none(self.model_dump())
+        return without_none(self.model_dump())
 
     def toml(self) -> str:
         """As TOML."""
@@ -231,6 +247,8 @@ def resolve(tree: Tree, folder: Path) -> Config:
     base = method.get("base") or preset.get("method", {}).get("base")
     if base:
         preset = merge(_preset(base), preset)
+    for name in (base or "", method.get("name", "")):
+        preset = merge(preset, sets.published(tree, name))
     tree = merge(preset, tree)
     tree = merge(sets.facts(tree), tree)
     locate(tree, folder)
@@ -276,9 +294,3 @@ def sentence(error: ValidationError, model: Any = None, table: str = "") -> str:
     here = path[bool(table) :]
     tried = [e["msg"] for e in error.errors() if list(map(str, e["loc"]))[: len(here)] == here]
     return f"{where} is {first['input']!r}: {', or '.join(tried)}"
-
-
-def _without_none(tree: Tree) -> Tree:
-    return {
-        k: _without_none(v) if isinstance(v, dict) else v for k, v in tree.items() if v is not None
-    }

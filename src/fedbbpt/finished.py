@@ -21,7 +21,7 @@ from fedbbpt.types import RenderedPrompt, Reply
 
 
 class Prediction(NamedTuple):
-    """What the tuned prompt makes of a text.
+    """What the tuned prompt makes of a text or an image.
 
     Attributes:
         answer: the likeliest class; where labels are numbers, one between those of
@@ -45,6 +45,7 @@ class Finished:
         words: what the search put into the prompt, one text for all classes or one each; empty
             where that is not text.
         model: name of the box that the prompt was tuned on.
+        pictures: whether what it was tuned on were images.
     """
 
     path: Path
@@ -53,6 +54,7 @@ class Finished:
     classes: tuple[str, ...]
     words: tuple[str, ...]
     model: str
+    pictures: bool = False
 
     def box(self, **options: Any) -> AtomicBox:
         """The model that the config names, with these options changed.
@@ -76,19 +78,19 @@ class Finished:
 
 @dataclass(frozen=True)
 class Predictor:
-    """Answers texts as the task of a run wants them answered."""
+    """Answers texts or pictures as the task of a run wants them answered."""
 
     tuned: artefact.Tuned
     task: Task
     config: Config
 
-    def __call__(self, texts: Sequence[str]) -> list[Prediction]:
-        """One prediction for each of B texts, in one call to the model.
+    def __call__(self, inputs: Sequence[Any]) -> list[Prediction]:
+        """One prediction for each of B inputs, in one call to the model.
 
         Raises:
             BoxError: the model failed for good.
         """
-        scores = self.tuned.scores(texts)
+        scores = self.tuned.scores(inputs)
         answers = self.task.answers(Reply(scores[None]))[0]
         if self.task.numbers:
             low, high = self.config.data.range or (0.0, 1.0)
@@ -123,7 +125,8 @@ def open_run(path: Path) -> Finished:
         classes, model = tuple(facts["classes"]), str(facts["box"])
     except KeyError as error:
         raise RunDirError(f"{place / artefact.META} lacks {error}; run it again") from None
-    return Finished(path, config, prompt, classes, tuple(facts.get("text", ())), model)
+    words, pictures = tuple(facts.get("text", ())), bool(facts.get("pictures"))
+    return Finished(path, config, prompt, classes, words, model, pictures)
 
 
 def _without_prompt(path: Path, config: Config) -> str:

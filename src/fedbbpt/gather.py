@@ -95,11 +95,17 @@ def _corpus(config: Config) -> tuple[str, ...]:
     """The lines of a text file, or the texts of a table like the training file."""
     path = config.prompt.public
     if not path.lower().endswith(".txt"):
-        return read_table(config, path).texts
+        return _texts(path, read_table(config, path).inputs)
     try:
         return tuple(Path(path).read_text(encoding="utf-8").splitlines())
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"prompt.public '{path}' cannot be read: {error}") from error
+
+
+def _texts(path: str, inputs: tuple[Any, ...]) -> tuple[str, ...]:
+    if not all(isinstance(input, str) for input in inputs):
+        raise ConfigError(f"prompt.public '{path}' holds images; name a file of texts")
+    return inputs
 
 
 # --- at the client -------------------------------------------------------------------------------

@@ -8,9 +8,10 @@ from typing import cast
 import numpy as np
 
 from fedbbpt.arrays import Array, Arrays
+from fedbbpt.maths import label_mapping
 from fedbbpt.protocols import AtomicBox, BlackBox
 from fedbbpt.random import stream
-from fedbbpt.round import Client, Parts, Phase, extended, search
+from fedbbpt.round import Client, Parts, Phase, drawn, extended, search
 from fedbbpt.types import Batch, Job, RenderedPrompt, Reply
 
 
@@ -26,9 +27,11 @@ def setup(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arrays
     if parts.aggregator.loss:
         points = np.concatenate([points, parts.optimizer.best(state)[None]])
     prompts = parts.prompt.render(points)
-    asked = extended(parts, job, client)
+    asked = extended(parts, job, client, drawn(parts, job, client, 0))
     every = _keys(box, prompts, asked)
-    bare = _keys(box, [], client.train) & every
+    bare = _keys(box, [], client.train)
+    if not bare & every and not parts.counts:
+        bare = set()
     common = _keys(box, prompts, asked.take([]))
     mine = every - bare - (common if parts.directions == "shared" else set())
     counts = {"step": len(mine), "once": len(bare), "common": len(common)}
@@ -40,9 +43,18 @@ def _keys(box: BlackBox, prompts: Sequence[RenderedPrompt], batch: Batch) -> set
     return {atom.key for atom in cast(AtomicBox, box).split(prompts, batch.inputs).atoms}
 
 
+def count(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arrays, float]:
+    """How much the model gives its own classes on the client's examples of each class, bare."""
+    known = box([], client.train.inputs).embeddings
+    assert known is not None  # check has refused a box without classes
+    labels = parts.prompt.render(np.zeros((1, *parts.prompt.space.shape)))[0].labels
+    counts = label_mapping.count(known, client.train.targets, len(labels))
+    return {"counts": counts}, float(client.train.size)
+
+
 def select(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arrays, float]:
     """What :func:`held_back` says of every snapshot."""
-    reply = box(parts.prompt.render(job.arrays["points"]), client.holdout.inputs)
+    reply = box(parts.snapshots(job.arrays["points"]), client.holdout.inputs)
     return held_back(parts, client, reply)
 
 
@@ -70,7 +82,7 @@ def evaluate(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arr
     """For every snapshot: test loss, and what the metric needs to set it against the first point,
     the starting prompt.
     """
-    reply = box(parts.prompt.render(job.arrays["points"]), client.test.inputs)
+    reply = box(parts.snapshots(job.arrays["points"]), client.test.inputs)
     return compare(parts, client, reply.scores)
 
 
@@ -97,6 +109,7 @@ PHASES = {
     phase.name: phase
     for phase in (
         Phase("setup", "train", lambda _: ("step", "once", "common"), setup),
+        Phase("count", "train", lambda _: ("counts",), count),
         Phase("search", "train", _searched, search),
         Phase("select", "select", lambda _: ("losses", "squares", "answers", "labels"), select),
         Phase("evaluate", "evaluation", _compared, evaluate),

@@ -30,7 +30,8 @@ class BlackBox(Protocol):
         name: model, revision and decoding; part of every cache key.
         accepts: kinds of prompts taken, of {"text", "tokens", "soft", "image"}.
         sides: where a prompt may stand, of {"label", "text", "image"}.
-        gives: of {"scores", "embeddings", "text"}, and "gradients" if it runs in this process.
+        gives: of {"scores", "embeddings", "text"}; "classes" if embeddings are log-probabilities of
+            classes of its own; "gradients" if it runs in this process.
         vocabulary: the box's tokens, or ``None``.
     """
 
@@ -67,6 +68,11 @@ class AtomicBox(ABC):
     max_tokens: int | None = None
     steady: bool = False
     priced: bool = True
+
+    @property
+    def hidden(self) -> int:
+        """H of its embeddings."""
+        return self.vocabulary.hidden if self.vocabulary else 0
 
     def billed(self, till: Till) -> AtomicBox:
         """The same box, its requests paid by this till; a box without a bill is itself."""
@@ -119,6 +125,11 @@ class Wrapper(AtomicBox):
         self.sides, self.vocabulary, self.vision = inner.sides, inner.vocabulary, inner.vision
         self.max_tokens, self.steady, self.priced = inner.max_tokens, inner.steady, inner.priced
 
+    @property
+    def hidden(self) -> int:
+        """The inner box's."""
+        return self.inner.hidden
+
     def billed(self, till: Till) -> AtomicBox:
         """The same wrapper around the inner box with its till."""
         other = copy(self)
@@ -144,10 +155,13 @@ class Wrapper(AtomicBox):
 
 
 class Prompt(ABC):
-    """Turns points into prompts, purely; ``sends`` are the kinds of prompts that it renders."""
+    """Turns points into prompts, purely; ``sends`` are the kinds of prompts that it renders, and
+    ``maps`` says that it takes a label mapping.
+    """
 
     sends: frozenset[str]
     space: Space
+    maps: ClassVar[bool] = False
 
     @classmethod
     def sends_to(cls, box: AtomicBox) -> frozenset[str]:
@@ -157,6 +171,10 @@ class Prompt(ABC):
     def read(self, prompt: RenderedPrompt) -> tuple[str, ...]:
         """What a search put into a prompt, one text for all classes or one each, if it is text."""
         return ()
+
+    def mapped(self, mapping: Array) -> Prompt:
+        """The same prompt over a (C, S) label mapping."""
+        raise NotImplementedError
 
     @abstractmethod
     def render(self, points: Array) -> list[RenderedPrompt]:

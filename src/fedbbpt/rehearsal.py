@@ -159,8 +159,7 @@ class Rehearsed(Wrapper):
 
     def _reply(self, prompts: Sequence[RenderedPrompt], examples: Sequence[Any]) -> Reply:
         if not prompts:
-            hidden = self.vocabulary.hidden if self.vocabulary else 1
-            return Reply(np.zeros((0, len(examples), 0)), np.zeros((len(examples), hidden)))
+            return Reply(np.zeros((0, len(examples), 0)), np.zeros((len(examples), self.hidden)))
         return Reply(np.array([self._scores(prompt, examples) for prompt in prompts]))
 
     def _scores(self, prompt: RenderedPrompt, examples: Sequence[Any]) -> Array:

@@ -27,7 +27,7 @@ from fedbbpt.errors import BudgetSpent
 from fedbbpt.objective import Objective
 from fedbbpt.protocols import Aggregator, BlackBox, Engine, Optimizer, Prompt, Task
 from fedbbpt.random import stream
-from fedbbpt.types import Batch, Job, Update
+from fedbbpt.types import Batch, Job, RenderedPrompt, Update
 
 
 class Purse(Protocol):
@@ -89,6 +89,9 @@ class Parts:
         wire: ``"replay"``: clients send losses and the server repeats their search from them;
             ``"state"``: clients send the state fields that the merge reads.
         phases: by name.
+        batch: examples that a client asks about in a step, 0 for all that it has.
+        start: renders the starting prompt where that is not the prompt's own zero point.
+        counts: clients ask about all their examples, bare, before the search.
     """
 
     optimizer: Optimizer[Any]
@@ -98,6 +101,9 @@ class Parts:
     directions: str
     wire: str
     phases: Mapping[str, Phase]
+    batch: int = 0
+    start: Prompt | None = None
+    counts: bool = False
     _last: dict[str, tuple[Job, Array]] = field(default_factory=dict, repr=False, compare=False)
 
     def candidates(self, job: Job, client: str, step: int, state: Any) -> Array:
@@ -116,6 +122,13 @@ class Parts:
         round = 0 if self.directions == "fixed" else job.round
         name = client if self.directions == "distinct" else None
         return stream(job.seed, "search", round, name, step)
+
+    def snapshots(self, points: Array) -> list[RenderedPrompt]:
+        """Snapshots as prompts; the first is always the starting prompt."""
+        if self.start is None:
+            return self.prompt.render(points)
+        zero = np.zeros((1, *self.start.space.shape))
+        return [*self.start.render(zero), *self.prompt.render(points[1:])]
 
     def broadcast(self, state: Any) -> Arrays:
         """What every client gets of the server's state."""
@@ -148,13 +161,13 @@ def local_search(parts: Parts, job: Job, client: str, evaluate: Evaluate, last: 
 
 def search(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arrays, float]:
     """The search phase at a client; fewer steps than asked where its quota ends."""
-    asked = extended(parts, job, client)
-    objective = Objective(box, parts.prompt, parts.task, client.train, asked)
     told: list[Array] = []
 
     def ask_box(step: int, points: Array) -> Array | None:
+        batch = drawn(parts, job, client, step)
+        asked = extended(parts, job, client, batch)
         try:
-            told.append(objective(points))
+            told.append(Objective(box, parts.prompt, parts.task, batch, asked)(points))
         except BudgetSpent:
             return None
         return told[-1]
@@ -168,11 +181,21 @@ def search(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Array
     return arrays, float(client.train.size if told else 0)
 
 
-def extended(parts: Parts, job: Job, client: Client) -> Batch:
-    """The examples to ask about in a round: the client's own and any companions."""
-    if not parts.task.extends:
+def drawn(parts: Parts, job: Job, client: Client, step: int) -> Batch:
+    """The examples of a step: all, or as many as ``parts.batch`` says, each in its turn."""
+    size = parts.batch
+    if not 0 < size < client.train.size:
         return client.train
-    return parts.task.extend(client.train, stream(job.seed, "guard", job.round, client.name))
+    epoch, part = divmod(job.round * job.steps + step, client.train.size // size)
+    rows = stream(job.seed, "batch", epoch, client.name).permutation(client.train.size)
+    return client.train.take(np.sort(rows[part * size : (part + 1) * size]))
+
+
+def extended(parts: Parts, job: Job, client: Client, batch: Batch) -> Batch:
+    """The examples to ask about: those of a step and any companions."""
+    if not parts.task.extends:
+        return batch
+    return parts.task.extend(batch, stream(job.seed, "guard", job.round, client.name))
 
 
 def _sent(parts: Parts, state: Any, told: Sequence[Array]) -> Arrays:

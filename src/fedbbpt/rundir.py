@@ -15,6 +15,7 @@ from typing import Any
 from fedbbpt.config import Config
 from fedbbpt.errors import DataError, RunDirError
 from fedbbpt.record import write_json
+from fedbbpt.sharing import sources
 
 LEDGER, RESULT, CONFIG = "ledger.sqlite", "result.json", "config.toml"
 EVENTS, CHARGES, MARK = "events.jsonl", "charges.jsonl", "run.json"
@@ -135,11 +136,21 @@ def begun(path: Path, config: Config) -> bool:
 
 def fingerprints(config: Config) -> dict[str, str]:
     """sha256 of the data files, and of those that candidates come from."""
-    paths = {"train": config.data.train, "test": config.data.test}
+    data = {"train": config.data.train, "test": config.data.test}
+    found = {name: _sha256_of_all(sources(config, path)) for name, path in data.items() if path}
     words = config.prompt.options.get("words")
-    paths["prompt.public"] = config.prompt.public
-    paths["prompt.words"] = words if isinstance(words, str) else ""
-    return {name: _sha256(Path(path)) for name, path in paths.items() if path}
+    words = words if isinstance(words, str) else ""
+    paths = {"prompt.public": config.prompt.public, "prompt.words": words}
+    return found | {name: _sha256(Path(path)) for name, path in paths.items() if path}
+
+
+def _sha256_of_all(paths: list[Path]) -> str:
+    """Of one file that of its bytes, of many that of their names and bytes."""
+    if len(paths) == 1:
+        return _sha256(paths[0])
+    # A table may name images that are not there; they were left out.
+    lines = [f"{path}\0{_sha256(path) if path.is_file() else ''}" for path in paths]
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _sha256(path: Path) -> str:

@@ -16,6 +16,7 @@ from fedbbpt.budget import PURSES
 from fedbbpt.build import Federation
 from fedbbpt.errors import BudgetTooSmall
 from fedbbpt.ledger import Ledger
+from fedbbpt.maths import label_mapping
 from fedbbpt.random import stream
 from fedbbpt.round import Played, Server, play
 from fedbbpt.rundir import RunDir
@@ -56,6 +57,23 @@ class Run:
         if not self.books.events.flush():  # else the run was begun before, and told them then
             for report in federation.gathered.reports:
                 self.books.events.write("vocabulary", **report)
+            for note in federation.split.notes:
+                self.books.events.write("note", sentence=note)
+
+    def map_labels(self) -> None:
+        """Before the search: what the model's own classes mean, from all clients' counts."""
+        if self.config.prompt.mapping != "counts" or self.federation.baseline is not None:
+            return
+        books = self.books
+        if books.mapping is None:
+            updates = self.ask("count", {}, self.federation.clients)
+            counts = np.sum([update.arrays["counts"] for update in updates], axis=0)
+            books.mapping = label_mapping.weights(counts)
+            books.counts.met = sorted(self.federation.clients)
+            books.snapshot(np.zeros(self.parts.prompt.space.shape))
+            books.save()
+        self.federation = self.federation.mapped(books.mapping)
+        self.parts = self.federation.parts
 
     def search(self, needs: Needs) -> None:
         """Rounds until the budget cannot pay one more, or ``rounds.max``."""
@@ -120,7 +138,7 @@ class Run:
         """Enter a round in the books and take its outcome as the server's state."""
         seconds, box = watch.read()
         agreed = None
-        if self.federation.baseline is None:
+        if played.job.phase == "search":
             agreed, self.books.heading = agreement(self.parts, played, self.books.heading)
         merge = self.books.record(played, seconds, box, agreed)
         self.books.settle()
@@ -160,8 +178,7 @@ class Run:
     @property
     def hidden(self) -> int:
         """H of the box's embeddings."""
-        vocabulary = self.federation.box.vocabulary
-        return vocabulary.hidden if vocabulary else 0
+        return self.federation.box.hidden
 
     def holders(self, kind: str) -> list[str]:
         """Names of those with examples of a kind."""
@@ -211,6 +228,8 @@ def count_needs(federation: Federation) -> Needs:
     common = max((int(u.arrays["common"]) for u in updates), default=0) if shared else 0
     active = config.rounds.clients_per_round or len(step)
     first = common + sum(sorted((step[c] + once[c] for c in step), reverse=True)[:active])
+    if config.prompt.mapping == "counts":
+        first = common + sum(sorted(step.values(), reverse=True)[:active]) + sum(once.values())
     if config.budget.queries < first:
         raise BudgetTooSmall(config.budget.queries, first)
     return Needs(step, once, common)

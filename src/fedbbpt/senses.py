@@ -34,9 +34,15 @@ class Vocabulary(Protocol):
 
 
 class Vision(Protocol):
-    """How a box sees pictures: for the size of visual prompts, and to compose them."""
+    """How a box sees pictures: for the size of visual prompts, and to compose them.
+
+    Attributes:
+        size: (H, W) of the model's input.
+        std: by which the model divides red, green and blue, in [0, 1].
+    """
 
     size: tuple[int, int]
+    std: tuple[float, float, float]
 
     def fit(self, picture: Picture) -> Array:
         """(H, W, 3) float32 in [0, 1]: resized and cropped as the model wants it."""

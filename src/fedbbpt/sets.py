@@ -1,8 +1,10 @@
 """Well-known data sets: the facts about them that a config need not repeat.
 
 One TOML file each in ``data/sets``: ``task`` and ``metric``; ``[data]``, keys of the config's
-table of that name; ``[labels]``, a word for every class; and ``[templates]`` by where the prompt
-stands, ``label`` or ``text``, or for the text side by kind of box (``masked_lm`` has a mask).
+table of that name; ``[labels]``, a word for every class (left out where its name is one); and
+``[templates]`` by where the prompt stands, ``label`` or ``text``, or for the text side by kind of
+box (``masked_lm`` has a mask). A prompt on images stands beside the texts of the label side.
+``[methods.NAME]`` holds what was published for the set under a preset, laid out as the config is.
 """
 
 from __future__ import annotations
@@ -31,18 +33,41 @@ def facts(tree: Mapping[str, Any]) -> Tree:
     Raises:
         UnknownPart: no set of that name.
     """
+    known = _known(tree)
+    if not known:
+        return {}
+    known.pop("methods", None)
+    labels, templates = known.pop("labels", {}), known.pop("templates")
+    side, kind = _of(tree, "prompt", "side", "label"), _of(tree, "box", "kind", "dual_encoder")
+    place = kind if side == "text" and kind in templates else side
+    place = "label" if side == "image" else place
+    # A side that does not exist is refused, with the config's other keys, by whoever asked.
+    known["prompt"] = {"template": templates.get(place, ""), "labels": labels}
+    return known
+
+
+def published(tree: Mapping[str, Any], preset: str) -> Tree:
+    """What to put over a preset, under the user's config: what was published for the set.
+
+    Args:
+        tree: the config as nested dicts, not checked yet.
+        preset: the method's name.
+
+    Raises:
+        UnknownPart: no set of that name.
+    """
+    methods: Tree = _known(tree).get("methods", {})
+    constants: Tree = methods.get(preset, {})
+    return constants
+
+
+def _known(tree: Mapping[str, Any]) -> Tree:
     name = _of(tree, "data", "set", "")
     if not name:
         return {}
     if name not in names():
         raise UnknownPart(f"no data set is named '{name}'; {closest(str(name), names())}")
-    known = tomllib.loads((files("fedbbpt.data") / "sets" / f"{name}.toml").read_text("utf-8"))
-    labels, templates = known.pop("labels"), known.pop("templates")
-    side, kind = _of(tree, "prompt", "side", "label"), _of(tree, "box", "kind", "dual_encoder")
-    place = kind if side == "text" and kind in templates else side
-    # A side that does not exist is refused, with the config's other keys, by whoever asked.
-    known["prompt"] = {"template": templates.get(place, ""), "labels": labels}
-    return known
+    return tomllib.loads((files("fedbbpt.data") / "sets" / f"{name}.toml").read_text("utf-8"))
 
 
 def _of(tree: Mapping[str, Any], table: str, key: str, default: str) -> Any:

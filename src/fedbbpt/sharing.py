@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fedbbpt import registry
 from fedbbpt.arrays import Array
-from fedbbpt.config import Config
+from fedbbpt.config import Config, Data
+from fedbbpt.data import pictures
 from fedbbpt.data.load import Table, classes, load, numbers, several
 from fedbbpt.data.partition import holdout, shots, split
 from fedbbpt.errors import ConfigError, DataError, closest
 from fedbbpt.random import stream
-from fedbbpt.types import Batch
+from fedbbpt.types import Batch, Picture
 
 TESTER = "(test)"
 """Holds the test examples where they belong to no site; takes no part in training."""
@@ -36,6 +37,7 @@ class Split:
         classes: class names in class order; the poles where labels are numbers.
         train, holdout, test: batches by client name; the tester has test examples only.
         clients: names of those that train.
+        notes: what was left out and what is lacking, a sentence each.
     """
 
     classes: tuple[str, ...]
@@ -43,6 +45,12 @@ class Split:
     holdout: Mapping[str, Batch]
     test: Mapping[str, Batch]
     clients: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def pictures(self) -> bool:
+        """Whether examples are images."""
+        return any(isinstance(x, Picture) for batch in self.train.values() for x in batch.inputs)
 
 
 def examples(config: Config) -> Split:
@@ -52,23 +60,55 @@ def examples(config: Config) -> Split:
         DataError, ConfigError: a file or the partition is at fault.
     """
     data = config.data
-    for name in several(data.text):
+    for name in several(data.image or data.text):
         if name in several(data.label):
-            raise ConfigError(f"data.text and data.label both name the column '{name}'")
-    train = read_table(config, data.train)
+            key = "data.image" if data.image else "data.text"
+            raise ConfigError(f"{key} and data.label both name the column '{name}'")
+    train = read_table(config, data.train, training=True)
     return share_out(config, train, read_table(config, data.test) if data.test else None)
 
 
-def read_table(config: Config, path: str) -> Table:
-    """A file that is laid out as the config says.
+def read_table(config: Config, path: str, training: bool = False) -> Table:
+    """A file, or a folder of images, that is laid out as the config says.
+
+    Args:
+        config: says how.
+        path: of the file, the folder, or the archive.
+        training: every class and site must have an image.
 
     Raises:
         DataError: it is not.
     """
-    data = config.data
+    data, place = config.data, Path(path)
+    if pictures.holds_files(place):
+        return pictures.load_folder(
+            place,
+            layout=data.layout,
+            pixels=data.pixels,
+            corrupt=data.corrupt,
+            names=data.names,
+            training=training,
+        )
+    table = _read(data, place)
+    if not data.image:
+        return table
+    return pictures.load_listed(table, place, data.pixels, data.corrupt, training)
+
+
+def sources(config: Config, path: str) -> list[Path]:
+    """The files that a table is read from: one, or all images and the table that names them."""
+    place = Path(path)
+    if pictures.holds_files(place):
+        return pictures.sources(place)
+    if not config.data.image:
+        return [place]
+    return [place, *(place.parent / name for name in _read(config.data, place).inputs)]
+
+
+def _read(data: Data, path: Path) -> Table:
     return load(
-        Path(path),
-        text=data.text,
+        path,
+        text=data.image or data.text,
         label=data.label,
         site=data.site,
         header=data.columns,
@@ -79,25 +119,47 @@ def read_table(config: Config, path: str) -> Table:
 
 
 def tables(
-    clients: Mapping[str, Sequence[tuple[str, str]]], test: Sequence[tuple[str, str]]
+    clients: Mapping[str, Sequence[tuple[Any, str]]],
+    test: Sequence[tuple[Any, str]],
+    data: Data | None = None,
 ) -> tuple[Table, Table | None]:
-    """Training and test table from (text, label) pairs; DataError without any.
+    """Training and test table from (input, label) pairs; DataError without any.
 
     Args:
-        clients: private examples by client name.
+        clients: private examples by client name: texts, or images in any form that
+            :func:`fedbbpt.data.pictures.picture` takes (a path to one is a ``pathlib.Path``).
         test: examples for the final pass.
+        data: how large images may be, and what to do with broken files.
     """
-    rows = [(text, label, name) for name, pairs in clients.items() for text, label in pairs]
+    data = data or Data(train="")
+    rows = [
+        _example(data, input, label, site, f"image {number} of {site}")
+        for site, pairs in clients.items()
+        for number, (input, label) in enumerate(pairs, start=1)
+    ]
     if not rows:
         raise DataError("clients hold no examples")
-    texts, labels, sites = zip(*rows, strict=True)
-    held = Table(tuple(t for t, _ in test), tuple(c for _, c in test), None) if test else None
-    return Table(texts, labels, sites), held
+    train = pictures.tabled(rows, "training", data.corrupt, (set(), set()))
+    tested = [
+        _example(data, input, label, None, f"test image {number}")
+        for number, (input, label) in enumerate(test, start=1)
+    ]
+    return train, pictures.tabled(tested, "test", data.corrupt) if tested else None
+
+
+def _example(data: Data, input: Any, label: str, site: str | None, name: str) -> pictures.Example:
+    if isinstance(input, str):
+        return pictures.Example(name, label, site, input)
+    if isinstance(input, Path):
+        (file,) = pictures.listed([str(input)], Path())
+        return pictures.Example(file.name, label, site, *file.open(data.pixels))
+    return pictures.Example(name, label, site, pictures.picture(input, name, data.pixels))
 
 
 def share_out(config: Config, train: Table, test: Table | None) -> Split:
     """Partition tables over clients and hold examples back."""
-    if test and 0 < config.data.test_limit < len(test.texts):
+    notes = tuple(_notes(config, train, test))
+    if test and 0 < config.data.test_limit < len(test.inputs):
         test = _sampled(test, config.data.test_limit)
     coded = _coded(config, train, test)
     seed, partition, strata = config.run.seed, config.partition, coded.strata
@@ -114,13 +176,14 @@ def share_out(config: Config, train: Table, test: Table | None) -> Split:
         labels_per_client=partition.labels_per_client,
         seed=seed,
     )
-    everything = Batch(train.texts, coded.train)
+    everything = Batch(train.inputs, coded.train)
     kept: dict[str, Batch] = {}
     back: dict[str, Batch] = {}
     for client, mine in owned.items():
         train_rows, held = holdout(mine, strata, config.rounds.holdout, seed, client)
         kept[client], back[client] = everything.take(train_rows), everything.take(held)
-    whole = Split(coded.classes, kept, back, _test(test, coded.test, owned), tuple(owned))
+    tested = _test(test, coded.test, owned)
+    whole = Split(coded.classes, kept, back, tested, tuple(owned), notes)
     if partition.only:
         return only(whole, partition.only)
     return _pooled(whole) if config.method.clients == "pooled" else whole
@@ -131,34 +194,54 @@ def only(split: Split, client: str) -> Split:
     if client not in split.clients:
         raise ConfigError(f"partition.only is '{client}'; {closest(client, split.clients)}")
     tested = {name: batch for name, batch in split.test.items() if name in (client, TESTER)}
-    return Split(
-        split.classes,
-        {client: split.train[client]},
-        {client: split.holdout[client]},
-        tested,
-        (client,),
+    return replace(
+        split,
+        train={client: split.train[client]},
+        holdout={client: split.holdout[client]},
+        test=tested,
+        clients=(client,),
     )
 
 
 def _pooled(split: Split) -> Split:
     """One client with everybody's examples; the same ones are held back as in the federation."""
     train, back = ({EVERYONE: _joined(part)} for part in (split.train, split.holdout))
-    return Split(split.classes, train, back, split.test, (EVERYONE,))
+    return replace(split, train=train, holdout=back, clients=(EVERYONE,))
 
 
 def _joined(batches: Mapping[str, Batch]) -> Batch:
-    inputs = tuple(text for batch in batches.values() for text in batch.inputs)
+    inputs = tuple(input for batch in batches.values() for input in batch.inputs)
     return Batch(inputs, np.concatenate([batch.targets for batch in batches.values()]))
 
 
 def _sampled(table: Table, count: int) -> Table:
-    rows = sorted(stream(0, "test").permutation(len(table.texts))[:count].tolist())
+    rows = sorted(stream(0, "test").permutation(len(table.inputs))[:count].tolist())
 
-    def kept(column: Sequence[str]) -> tuple[str, ...]:
+    def kept(column: Sequence[Any]) -> tuple[Any, ...]:
         return tuple(column[i] for i in rows)
 
     sites = None if table.sites is None else kept(table.sites)
-    return Table(kept(table.texts), kept(table.labels), sites)
+    return Table(kept(table.inputs), kept(table.labels), sites)
+
+
+def _notes(config: Config, train: Table, test: Table | None) -> Iterator[str]:
+    """Images that were left out, and sites that lack classes which others have."""
+    for what, table in (("training", train), ("test", test)):
+        if table and table.skipped:
+            total = len(table.inputs) + len(table.skipped)
+            yield pictures.left_out(table.skipped, total, what)
+    if train.sites and config.partition.kind == "column" and isinstance(train.inputs[0], Picture):
+        held: dict[str, set[str]] = {}
+        for site, label in zip(train.sites, train.labels, strict=True):
+            held.setdefault(site, set()).add(label)
+        every = set(train.labels)
+        few = [f"{site} ({_few(sorted(every - had))})" for site, had in held.items() if had < every]
+        if few:
+            yield f"{len(few)} of {len(held)} sites hold no images of some classes: {_few(few)}"
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + ", ..." * (len(names) > 5)
 
 
 class _Coded(NamedTuple):
@@ -203,7 +286,7 @@ def _test(test: Table | None, targets: Array, owned: Mapping[str, Array]) -> dic
     """Each site's own test examples where the table names the sites, else all in one place."""
     if test is None:
         return {}
-    batch = Batch(test.texts, targets)
+    batch = Batch(test.inputs, targets)
     if test.sites is None or not set(test.sites) <= set(owned):
         return {TESTER: batch}
     sites = np.array(test.sites)

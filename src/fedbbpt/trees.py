@@ -50,6 +50,13 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
     return merged
 
 
+def without_none(tree: Tree) -> Tree:
+    """The tree without keys that have no value: TOML cannot say ``None``."""
+    return {
+        k: without_none(v) if isinstance(v, dict) else v for k, v in tree.items() if v is not None
+    }
+
+
 def override(tree: Tree, item: str) -> None:
     """Set one key as ``"section.key=value"`` says; ConfigError if it says nothing."""
     path, equals, text = item.partition("=")

@@ -54,9 +54,19 @@ class Picture:
 
 
 class Pixels(Protocol):
-    """What a visual prompt does to pictures; ``key`` is the digest of all that decides it."""
+    """What a visual prompt does to pictures."""
 
-    key: bytes
+    @property
+    def key(self) -> bytes:
+        """Digest of all that decides it."""
+
+    @property
+    def arrays(self) -> Arrays:
+        """What was learned, to be kept."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What else is needed to make it again, as JSON has it; "prompt" is the plug-in's name."""
 
     def on(self, images: Array, pictures: Sequence[Picture]) -> Array:
         """The prompted images, in range.
@@ -85,8 +95,8 @@ class RenderedPrompt:
         place: ``"before"``: the tokens stand in front of the template, right behind the first
             special token; ``"after"``: right behind what fills the gap, after its last token.
         visual: what is done to pictures, or ``None``.
-        mapping: (C, S) float32, how much each of S classes that the model knows counts for each
-            class of the task, where the labels do not say it; rows add up to one.
+        mapping: (C, S) float32 log-probabilities of the S classes that the model knows given each
+            class of the task, where the labels do not say it (:mod:`.maths.label_mapping`).
     """
 
     template: str
@@ -122,7 +132,7 @@ class RenderedPrompt:
         ids = self.tokens_of(which)
         # Where they would stand is nothing to a class without tokens.
         frame = (self.template, self.side, self.mode, ids, self.place if ids else "")
-        return digest(repr(frame), soft)
+        return digest(repr(frame), soft + (self.visual.key if self.visual else b""))
 
 
 class Batch(NamedTuple):

@@ -104,16 +104,16 @@ def test_texts_keep_blanks_quotes_and_line_ends(tmp_path):
     path = tmp_path / "a.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["text", "label"], [text, "x"]])
-    assert load(path).texts == (text,)
+    assert load(path).inputs == (text,)
     line = json.dumps({"text": text, "label": "x"}, ensure_ascii=False)
-    assert load(write(tmp_path, "a.jsonl", line)).texts == (text,)
+    assert load(write(tmp_path, "a.jsonl", line)).inputs == (text,)
 
 
 def test_long_texts_are_read_and_the_csv_limit_is_put_back(tmp_path):
     limit = csv.field_size_limit()
     text = "word " * (limit // 2)
     path = write(tmp_path, "a.csv", f"text,label\n{text},x\n")
-    assert load(path).texts == (text,)
+    assert load(path).inputs == (text,)
     assert csv.field_size_limit() == limit
     refused(write(tmp_path, "b.csv", f'text,label\n"{text}'), "line 2")
     assert csv.field_size_limit() == limit
@@ -135,7 +135,7 @@ QUOTES = {
 
 @pytest.mark.parametrize("content", QUOTES)
 def test_quotes_in_tsv(tmp_path, content):
-    assert load(write(tmp_path, "a.tsv", f"text\tlabel\n{content}")).texts == QUOTES[content]
+    assert load(write(tmp_path, "a.tsv", f"text\tlabel\n{content}")).inputs == QUOTES[content]
 
 
 # --- which columns -------------------------------------------------------------------------------
@@ -146,11 +146,11 @@ PAIR = '{"one": "A {two} cat", "two": "{mask} sleeps", "label": "x"}\n'
 def test_a_text_of_two_columns(tmp_path):
     form = "{one} ? {two}!"
     path = write(tmp_path, "a.jsonl", PAIR)
-    assert load(path, text=form).texts == ("A {two} cat ? {mask} sleeps!",)
+    assert load(path, text=form).inputs == ("A {two} cat ? {mask} sleeps!",)
     path = write(tmp_path, "a.csv", "#1 String,two,label\na,b,x\n")
-    assert load(path, text="{#1 String}/{two}").texts == ("a/b",)
+    assert load(path, text="{#1 String}/{two}").inputs == ("a/b",)
     path = parquet(tmp_path, one=["a"], two=["b"], label=["x"], other=[1])
-    assert load(path, text=form).texts == ("a ? b!",)
+    assert load(path, text=form).inputs == ("a ? b!",)
 
 
 def test_a_column_of_a_text_that_is_missing_or_empty(tmp_path):
@@ -165,7 +165,7 @@ def test_the_first_columns_that_are_there(tmp_path):
     wanted = {"text": ["sentence", "{a} {b}", "text"], "label": ["gold", "label"]}
     for header, texts in (("text,gold", ("1",)), ("a,b,label", ("1 2",)), ("b,text,label", ("2",))):
         path = write(tmp_path, "a.csv", f"{header}\n{','.join('123'[: header.count(',') + 1])}\n")
-        assert load(path, **wanted).texts == texts
+        assert load(path, **wanted).inputs == texts
     refused(write(tmp_path, "a.csv", "a,label\n1,x\n"), "no column 'sentence'", **wanted)
 
 
@@ -174,7 +174,7 @@ def test_a_file_without_a_header(tmp_path):
     path = write(tmp_path, "a.tsv", "gj04\t1\t\tThey drank.\ngj04\t0\t*\tThey drank it.\n")
     assert load(path, **names) == Table(("They drank.", "They drank it."), ("1", "0"), None)
     with_header = write(tmp_path, "b.tsv", "sentence\tlabel\nThey drank.\t1\n")
-    assert load(with_header, **names).texts == ("They drank.",)
+    assert load(with_header, **names).inputs == ("They drank.",)
     short = write(tmp_path, "c.tsv", "gj04\t1\tThey drank.\n")
     refused(short, "line 1", "header has 4", "this row 3", **names)
     refused(path, "data.columns", "no column 'text'", header=["source", "label", "x", "sentence"])
@@ -211,7 +211,7 @@ def test_what_csv_writes_is_read_back(tmp_path_factory, rows, delimiter):
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, delimiter=delimiter).writerows([("text", "label"), *rows])
     table = load(path)
-    assert list(zip(table.texts, table.labels, strict=True)) == rows
+    assert list(zip(table.inputs, table.labels, strict=True)) == rows
 
 
 @law
@@ -220,7 +220,7 @@ def test_any_bytes_give_a_table_or_a_data_error(tmp_path_factory, data):
     for name in ("any.csv", "any.tsv", "any.jsonl", "any.parquet"):
         path = write(tmp_path_factory.getbasetemp(), name, b"text,label\n" + data)
         try:
-            assert load(path).texts
+            assert load(path).inputs
         except DataError as error:
             assert str(path) in str(error)
 

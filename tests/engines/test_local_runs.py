@@ -27,10 +27,11 @@ kit = load_kit()
 
 
 def federated_search(name):
-    """Whether a preset declares a search that clients do together; both are the default."""
-    preset = files("fedbbpt.methods") / f"{name}.toml"
-    declared = tomllib.loads(preset.read_text("utf-8")).get("method", {})
-    return (declared.get("kind", "search"), declared.get("clients", "all")) == ("search", "all")
+    """Whether a preset declares a search on texts that clients do together; all are the default."""
+    preset = tomllib.loads((files("fedbbpt.methods") / f"{name}.toml").read_text("utf-8"))
+    declared, side = preset.get("method", {}), preset.get("prompt", {}).get("side", "label")
+    kind, clients = declared.get("kind", "search"), declared.get("clients", "all")
+    return (kind, clients) == ("search", "all") and side != "image"
 
 
 SEARCHES = [name for name in presets() if federated_search(name)]

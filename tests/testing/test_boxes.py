@@ -24,6 +24,8 @@ MADE: dict[str, Callable[[pytest.FixtureRequest], AtomicBox]] = {
     "dual_encoder": lambda request: request.getfixturevalue("minilm"),
     "masked_lm": lambda request: request.getfixturevalue("masked_lm"),
     "causal_lm": lambda request: request.getfixturevalue("causal_lm"),
+    "clip": lambda request: request.getfixturevalue("clip"),
+    "image_classifier": lambda _: image_classifier(),
     "gateway_http": lambda r: gateway_http(r.getfixturevalue("gateways")(toy_box())),
     "openai_http": lambda r: over_the_wire(r, "openai_http", "toy"),
     "anthropic_http": lambda r: over_the_wire(r, "anthropic_http", "toy"),
@@ -43,6 +45,19 @@ def over_the_wire(request, kind, model):
 
 def gateway_http(url):
     return registry.find("boxes", "gateway_http")(url)
+
+
+def image_classifier():
+    pytest.importorskip("PIL")
+
+    def answer(images):
+        logits = [
+            [np.sin(4 * c * image.mean(axis=(0, 1))).sum() for c in range(4)] for image in images
+        ]
+        return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+
+    known = ("terrible", "great", "odd", "tench")
+    return registry.find("boxes", "image_classifier")(answer, known, size=(12, 16))
 
 
 @pytest.fixture
@@ -92,6 +107,12 @@ def masked_lm(tmp_path_factory):
 @pytest.fixture(scope="module")
 def causal_lm(tmp_path_factory):
     return small("causal_lm", "llama", tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    pytest.importorskip("PIL")
+    return small("clip", "clip", tmp_path_factory)
 
 
 @pytest.fixture(params=registry.names("boxes"))

@@ -19,14 +19,10 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 MINILM_HUB = "sentence-transformers/all-MiniLM-L6-v2"
 
 
-class Encoder(Pretrained):
-    """A transformers encoder with pooling and normalisation, one forward at a time."""
+class Vectors(Pretrained):
+    """A network that makes a unit vector of a text, one forward at a time."""
 
-    def __init__(self, model: str, dtype: str, device: str, threads: int) -> None:
-        super().__init__(model, "AutoModel", dtype, device, threads, _find)
-        self.vocabulary = Tokens(self.tokenizer, self.matrix)
-        self.network = self.network.to(device=self.device, dtype=self.dtype)
-        self._first_token = _pooling(self.path) == "cls"
+    vocabulary: Tokens
 
     def forward(self, rows: Sequence[Inputs]) -> Array:
         """(R, H) float32 unit vectors of R rows; see :meth:`Pretrained.batch`."""
@@ -45,7 +41,20 @@ class Encoder(Pretrained):
         return slopes(self, rows, lambda given: (self._units(given) * pull).sum())[1]
 
     def _units(self, given: Mapping[str, Any]) -> Any:
-        """(R, H) unit vectors."""
+        """(R, H) unit vectors of what :meth:`Pretrained.batch` made."""
+        raise NotImplementedError
+
+
+class Encoder(Vectors):
+    """A transformers encoder with pooling and normalisation."""
+
+    def __init__(self, model: str, dtype: str, device: str, threads: int) -> None:
+        super().__init__(model, "AutoModel", dtype, device, threads, _find)
+        self.vocabulary = Tokens(self.tokenizer, self.matrix)
+        self.network = self.network.to(device=self.device, dtype=self.dtype)
+        self._first_token = _pooling(self.path) == "cls"
+
+    def _units(self, given: Mapping[str, Any]) -> Any:
         hidden = self.network(**given).last_hidden_state.float()
         if self._first_token:
             pooled = hidden[:, 0]

@@ -7,17 +7,16 @@ so that both count, cache and score alike. Nothing here loads a model.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from fedbbpt.arrays import Array
 from fedbbpt.maths.softmax import log_softmax
-from fedbbpt.types import Atom, Grid, RenderedPrompt, Reply, digest, distinct
+from fedbbpt.types import Atom, Grid, Picture, RenderedPrompt, Reply, digest, distinct
 
-LABEL_GAP, TEXT_GAP = "{label}", "{text}"
+LABEL_GAP, TEXT_GAP, PICTURE = "{label}", "{text}", "picture"
 Shares = Callable[[tuple[str, ...]], Array]
 
 
@@ -85,7 +84,7 @@ class Pairs(Form):
         pairs = [self.atom(Content(p, -1, x)) for p in prompts for x in examples]
         atoms = distinct(pairs)
         shape = (len(prompts), len(examples), len(prompts[0].labels) if prompts else 0)
-        return Grid(atoms, lambda rows: Reply(_table(atoms, rows, pairs).reshape(shape)))
+        return Grid(atoms, lambda rows: Reply(rows_of(atoms, rows, pairs).reshape(shape)))
 
     def atom(self, content: Content) -> Atom:
         """A pair."""
@@ -131,7 +130,7 @@ class Prompted(Form):
         shape = (len(prompts), len(examples), len(prompts[0].labels) if prompts else 0)
 
         def assemble(rows: Sequence[Array]) -> Reply:
-            scores = _table(atoms, rows, asked).reshape(shape)
+            scores = rows_of(atoms, rows, asked).reshape(shape)
             if scores.size and self.shares is not None:
                 shares = np.array([self.shares(prompt.labels) for prompt in prompts])
                 scores = scores * shares[:, None]
@@ -151,133 +150,15 @@ class Prompted(Form):
         return Content(atom.data[0], -1, atom.data[1])
 
 
-class Dual(Form):
-    """Examples and labels are apart: a row is the (H,) unit vector of one of them, bare or
-    prompted, and a score a scaled cosine.
-
-    Args:
-        name: the box's.
-        scale: cosines are multiplied by this before the softmax over classes.
-        hidden: H.
-    """
-
-    kind = "dual"
-
-    def __init__(self, name: str, scale: float, hidden: int) -> None:
-        self.name, self.scale, self.hidden = name, scale, hidden
-        self.bare = lru_cache(maxsize=1 << 16)(self._bare)
-        self.labels = lru_cache(maxsize=256)(self._labels)
-
-    def facts(self) -> dict[str, Any]:
-        """Scale and H."""
-        return {"scale": self.scale, "hidden": self.hidden}
-
-    def split(self, prompts: Sequence[RenderedPrompt], examples: Sequence[Any]) -> Grid:
-        """Atoms: each distinct bare or prompted example, each distinct bare or prompted label."""
-        if not prompts:
-            bare = [self.bare(text) for text in examples]
-            atoms = distinct(bare)
-            return Grid(atoms, lambda rows: self._embeddings(_table(atoms, rows, bare)))
-        label_side = prompts[0].side == "label"
-        if label_side:
-            labels = [atom for prompt in prompts for atom in self.labels(prompt)]
-            texts = [self.bare(text) for text in examples]
-        else:
-            labels = [self.bare(text) for prompt in prompts for text in prompt.labels]
-            texts = [self.text(prompt, text) for prompt in prompts for text in examples]
-        atoms = distinct([*labels, *texts])
-        shape = (len(prompts), len(examples), len(prompts[0].labels))
-
-        def assemble(rows: Sequence[Array]) -> Reply:
-            place = {atom.key: i for i, atom in enumerate(atoms)}
-            table = np.array(rows, np.float64)
-            k, b, c = shape
-            hidden = table.shape[1]
-            own = table[[place[a.key] for a in labels]].reshape(k, c, hidden)
-            seen = table[np.array([place[a.key] for a in texts], np.int64)]
-            return Reply(self.scores(seen.reshape(1 if label_side else k, b, hidden), own))
-
-        return Grid(atoms, assemble)
-
-    def atom(self, content: Content) -> Atom:
-        """A bare or prompted text, or a prompted label."""
-        prompt, label, text = content
-        if prompt is None:
-            return self.bare(text)
-        return self.text(prompt, text) if label < 0 else self.labels(prompt)[label]
-
-    def content(self, atom: Atom) -> Content:
-        """What stands in which gap."""
-        gap, text, prompt, label = atom.data
-        return Content(prompt, label, None) if gap == LABEL_GAP else Content(prompt, -1, text)
-
-    def takes(self, content: Content) -> bool:
-        """Texts with and without a prompt, and labels with one."""
-        prompt, label, text = content
-        if label < 0:
-            return isinstance(text, str)
-        return prompt is not None and label < len(prompt.labels) and text is None
-
-    def beside(self, atoms: Sequence[Atom], wanted: Sequence[int]) -> list[int]:
-        """Labels and examples are never in a batch with each other."""
-        gaps = {atoms[i].data[0] for i in wanted}
-        return [i for i, atom in enumerate(atoms) if atom.data[0] in gaps]
-
-    def text(self, prompt: RenderedPrompt, text: str) -> Atom:
-        """A prompted text."""
-        return Atom(digest(self.name, "text", prompt.keys[0], text), (TEXT_GAP, text, prompt, 0))
-
-    def scores(self, texts: Array, labels: Array) -> Array:
-        """(K, B, C) log-softmax of scaled cosines of (1 or K, B, H) and (K, C, H) unit vectors."""
-        k, c, hidden = labels.shape
-        if len(texts) == 1:
-            # One product for all candidates: they are many and their labels few.
-            flat = texts[0] @ labels.reshape(k * c, hidden).T
-            scores = self.scale * flat.reshape(-1, k, c).swapaxes(0, 1)
-        else:
-            scores = self.scale * (texts @ labels.swapaxes(1, 2))
-        return log_softmax(scores)
-
-    def _bare(self, text: str) -> Atom:
-        return Atom(digest(self.name, "bare", text), (TEXT_GAP, text, None, 0))
-
-    def _labels(self, prompt: RenderedPrompt) -> tuple[Atom, ...]:
-        return tuple(
-            Atom(digest(self.name, "label", key, text), (LABEL_GAP, text, prompt, c))
-            for c, (key, text) in enumerate(zip(prompt.keys, prompt.labels, strict=True))
-        )
-
-    def _embeddings(self, vectors: Array) -> Reply:
-        vectors = vectors.reshape(len(vectors), self.hidden)
-        return Reply(np.zeros((0, len(vectors), 0)), vectors)
-
-
-def form_of(name: str, facts: Mapping[str, Any], shares: Shares) -> Form:
-    """The form that a server describes.
-
-    Args:
-        name: the box's.
-        facts: the form's kind and :meth:`Form.facts`.
-        shares: asks the server, where the form has any.
-
-    Raises:
-        KeyError: another kind, or a fact is missing.
-    """
-    makers: dict[str, Callable[[], Form]] = {
-        "pairs": lambda: Pairs(name),
-        "prompted": lambda: Prompted(name, shares if facts["shares"] else None),
-        "dual": lambda: Dual(name, float(facts["scale"]), int(facts["hidden"])),
-    }
-    return makers[facts["kind"]]()
-
-
-def _table(atoms: Sequence[Atom], rows: Sequence[Array], asked: Sequence[Atom]) -> Array:
+def rows_of(atoms: Sequence[Atom], rows: Sequence[Array], asked: Sequence[Atom]) -> Array:
     """Rows of the asked atoms, float64."""
     row = {atom.key: r for atom, r in zip(atoms, rows, strict=True)}
     return np.array([row[atom.key] for atom in asked], np.float64)
 
 
 def _bytes(example: Any) -> bytes:
+    if isinstance(example, Picture):
+        return example.key
     if isinstance(example, np.ndarray):
         shape = f"{example.dtype.str}{example.shape}"
         return bytes(shape.encode() + example.tobytes())

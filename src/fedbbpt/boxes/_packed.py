@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from fedbbpt.arrays import Array, Arrays, decode, encode
 from fedbbpt.boxes._forms import Content, Form
 from fedbbpt.errors import ConfigError
-from fedbbpt.types import Atom, RenderedPrompt
+from fedbbpt.types import Atom, Picture, RenderedPrompt
 
 PROTOCOL = 1
 """Version of what gateway and client send each other; both must be of the same."""
@@ -26,7 +26,7 @@ def pack(form: Form, atoms: Sequence[Atom], wanted: Sequence[int]) -> dict[str, 
     """Atoms and which of them are wanted, as JSON has it.
 
     Raises:
-        ConfigError: an example that is neither text nor array.
+        ConfigError: an example that is no text, picture or array, or a visual prompt.
     """
     arrays: Arrays = {}
     prompts: dict[int, tuple[int, Any]] = {}
@@ -77,7 +77,13 @@ def unpack(form: Form, sent: Mapping[str, Any]) -> tuple[list[Atom], list[int]]:
 
 
 def pack_prompt(prompt: RenderedPrompt, arrays: Arrays) -> dict[str, Any]:
-    """A prompt as JSON has it; its matrices go into ``arrays``, each once."""
+    """A prompt as JSON has it; its matrices go into ``arrays``, each once.
+
+    Raises:
+        ConfigError: it is a visual prompt.
+    """
+    if prompt.visual is not None:
+        raise ConfigError("a gateway takes no visual prompts; run the box where the pictures are")
     return {
         "template": prompt.template,
         "labels": prompt.labels,
@@ -163,15 +169,27 @@ def _matrix(name: str, arrays: Mapping[str, Array]) -> Array:
 def _pack_example(example: Any, arrays: Arrays) -> Any:
     if isinstance(example, str):
         return example
+    if isinstance(example, Picture):
+        return {"picture": _named(example.pixels, arrays)}
     if not isinstance(example, np.ndarray):
         kind = type(example).__name__
-        raise ConfigError(f"an example is of type {kind}; a gateway takes texts and arrays")
+        raise ConfigError(
+            f"an example is of type {kind}; a gateway takes texts, pictures and arrays"
+        )
     return {"array": _named(example, arrays)}
 
 
 def _unpack_example(sent: Any, arrays: Mapping[str, Array]) -> Any:
     if isinstance(sent, str):
         return sent
-    if sent["array"] not in arrays:
-        raise ConfigError(f"an example names the array '{sent['array']}', which was not sent")
-    return arrays[sent["array"]]
+    ((kind, name),) = sent.items()
+    if name not in arrays:
+        raise ConfigError(f"an example names the array '{name}', which was not sent")
+    if kind == "array":
+        return arrays[name]
+    pixels = arrays[name]
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        raise ConfigError(
+            f"a picture is {pixels.dtype} of shape {pixels.shape}; it must be uint8 of (H, W, 3)"
+        )
+    return Picture(pixels)

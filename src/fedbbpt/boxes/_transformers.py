@@ -118,14 +118,18 @@ class Pretrained:
             network, report = getattr(transformers, auto).from_pretrained(
                 self.path, output_loading_info=True
             )
-        except (OSError, ValueError) as error:
+        except (ImportError, OSError, ValueError) as error:
             first = str(error).strip().splitlines()[0]
             raise ConfigError(f"box.model '{model}' cannot be loaded: {first}") from error
         self.network = network.eval().requires_grad_(False)
         self.missing = sorted(report["missing_keys"])
-        self.matrix: Array = _embeddings(self.torch, network)
-        self.limit = _limit(network)
+        layer, self.limit = self._reader(network)
+        self.matrix: Array = _embeddings(self.torch, layer)
         self.name = f"{revision}:{str(self.dtype).removeprefix('torch.')}"
+
+    def _reader(self, network: Any) -> tuple[Any, int]:
+        """The layer that embeds tokens, and the most tokens that the network can place."""
+        return network.get_input_embeddings(), _limit(network)
 
     def settle(self) -> None:
         """Put a network with a head on its device, in its precision, ready for :meth:`logits`."""
@@ -254,9 +258,8 @@ def _libraries(threads: int) -> tuple[Any, Any]:
     return torch, transformers
 
 
-def _embeddings(torch: Any, network: Any) -> Array:
+def _embeddings(torch: Any, layer: Any) -> Array:
     """(V, H) float32. Looked up and not read off the weights, which some networks scale."""
-    layer = network.get_input_embeddings()
     with torch.inference_mode():
         found = layer(torch.arange(len(layer.weight))).float().numpy()
     return np.array(found)

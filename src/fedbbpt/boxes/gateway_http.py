@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from fedbbpt.arrays import Array
 from fedbbpt.boxes._far_vocabulary import FarVocabulary
-from fedbbpt.boxes._forms import form_of
+from fedbbpt.boxes._form_of import form_of
 from fedbbpt.boxes._limits import Limiter
 from fedbbpt.boxes._packed import (
     PROTOCOL,
@@ -39,6 +39,8 @@ CALLS = 64
 """Connections at most: one for each thread of an engine."""
 MOST = 512
 """Atoms in a request: enough to fill a model's batches, few enough to be answered in time."""
+HEAVIEST = 32 << 20
+"""Bytes of pictures or other arrays in a request, unless it is a single one."""
 
 
 class GatewayHttp(AtomicBox):
@@ -112,14 +114,28 @@ class GatewayHttp(AtomicBox):
         """
         near = self._form.beside(atoms, wanted)
         asked, rows = set(wanted), dict[int, Array]()
-        for start in range(0, len(near), MOST):
-            group = near[start : start + MOST]
+        for group in self._groups(atoms, near):
             places = [place for place, i in enumerate(group) if i in asked]
             if places:
                 some = [atoms[i] for i in group]
                 found = self._rows(some, places)
                 rows.update(zip((group[place] for place in places), found, strict=True))
         return [rows[i] for i in wanted]
+
+    def _groups(self, atoms: Sequence[Atom], near: Sequence[int]) -> Iterator[list[int]]:
+        """What is sent in one request each."""
+        group: list[int] = []
+        weight = 0
+        for i in near:
+            example = self._form.content(atoms[i]).example
+            size = int(getattr(getattr(example, "pixels", example), "nbytes", 0))
+            if len(group) == MOST or (group and weight + size > HEAVIEST):
+                yield group
+                group, weight = [], 0
+            group.append(i)
+            weight += size
+        if group:
+            yield group
 
     # --- over the wire -----------------------------------------------------------------------
 

@@ -118,12 +118,17 @@ def compare(
 @app.command(epilog="Example: `fedbbpt predict runs/sst2 --input new.csv --output answers.csv`")
 def predict(
     run: RunDir,
-    input: Annotated[Path, typer.Option(help="CSV, TSV, JSONL or Parquet, as in training.")],
+    input: Annotated[
+        Path,
+        typer.Option(
+            help="CSV, TSV, JSONL or Parquet, as in training; or images: a folder, a tar or one."
+        ),
+    ],
     output: Annotated[
         Path | None, typer.Option(help="CSV, TSV or JSONL; default standard output.")
     ] = None,
 ) -> None:
-    """Label new texts with the tuned prompt; their other columns are passed through."""
+    """Label new texts or images with the tuned prompt; other columns are passed through."""
     from fedbbpt.cli.use import predict as label
 
     label(run, input, output)

@@ -7,22 +7,23 @@ import json
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fedbbpt.data.load import Asked, unlabelled
+from fedbbpt.data import load, pictures
 from fedbbpt.errors import ConfigError, DataError, FedbbptError, MissingExtra
 from fedbbpt.finished import Finished, Prediction, Predictor, open_run
 from fedbbpt.till import AccountTill, Bill, Caps, Tills
 from fedbbpt.types import Receipt
 
 CHUNK = 64
-"""Texts in one call: enough to fill a batch or the requests in flight, few enough that the bar
+"""Examples in one call: enough to fill a batch or the requests in flight, few enough that the bar
 moves and that little is lost when a paid model fails on the way."""
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
@@ -35,25 +36,50 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 # --- predict -------------------------------------------------------------------------------------
 
 
+class Row(NamedTuple):
+    """One example without a label.
+
+    Attributes:
+        cells: all that its row holds, by column.
+        open: gives the text or the picture; or ``None`` and the reason.
+        name: of an image, its file.
+    """
+
+    cells: Mapping[str, Any]
+    open: Callable[[], tuple[Any, str]]
+    name: str = ""
+
+
 def predict(path: Path, source: Path, target: Path | None) -> None:
     """What the tuned prompt makes of every row of a file, into a file or to standard output."""
     run = open_run(path)
-    examples = _read(run, source)
+    examples, what = _read(run, source), "images" if run.pictures else "texts"
     layout = _layout(source, target)
     bills: list[Bill] = []
     predictor = run.predictor(_till(bills))
     model = predictor.tuned.box.name
     if model != run.model:
         _say(f"note      the prompt was tuned on {run.model}; what answers is {model}")
-    added = _added(Prediction("", 0.0), predictor)
+    bare = run.pictures and pictures.holds_pictures(source)
+    rename = partial(_added, predictor=predictor, column="label" if bare else "prediction")
+    added = rename(Prediction("", 0.0))
     columns = list(dict.fromkeys(column for example in examples for column in example.cells))
     for column in added:
         if column in columns:
             raise DataError(f"{source} has a column '{column}' already; rename it")
     with _opened(target) as file:
         write = _writer(file, layout, [*columns, *added])
-        silent = _answer(examples, predictor, lambda cells: (write(cells), file.flush()))
-    told = f"{len(examples)} texts answered by {model}"
+        faults, silent = _answer(
+            examples,
+            predictor,
+            lambda cells, found: (write({**cells, **rename(found)}), file.flush()),
+        )
+    if faults:
+        said = pictures.left_out(faults, len(examples), "input", "have no label")
+        if len(faults) == len(examples):
+            raise DataError(f"{source}: {said}")
+        _say(f"note      {said}")
+    told = f"{len(examples) - len(faults)} {what} answered by {model}"
     _say(told + (f", {silent} of them with no prediction" if silent else ""))
     if bills:
         tokens, usd = sum(bill.tokens for bill in bills), sum(bill.usd for bill in bills)
@@ -71,42 +97,71 @@ def _till(bills: list[Bill]) -> AccountTill:
     return Tills(Caps(), note, dict).open("predict", 0, True)
 
 
-def _read(run: Finished, source: Path) -> list[Asked]:
-    """The rows of a file that is laid out as the run's training data, but for the label."""
+def _read(run: Finished, source: Path) -> list[Row]:
+    """What wants a label: images as they lie in a folder; or the rows of a file that is laid out
+    as the run's training data, but for the label.
+    """
     data = run.config.data
-    return unlabelled(
-        source, text=data.text, header=data.columns, repeats=data.repeats, blank=data.blank
+    if run.pictures and pictures.holds_pictures(source):
+        found = pictures.unlabelled(source)
+        return [Row({"image": f.name}, partial(f.open, data.pixels), f.name) for f in found]
+    rows = load.unlabelled(
+        source,
+        text=(data.image or "image") if run.pictures else data.text,
+        header=data.columns,
+        repeats=data.repeats,
+        blank=data.blank,
     )
+    if not run.pictures:
+        return [Row(row.cells, partial(_text, row.text)) for row in rows]
+    files = pictures.listed([row.text for row in rows], source)
+    return [
+        Row(row.cells, partial(file.open, data.pixels), file.name)
+        for row, file in zip(rows, files, strict=True)
+    ]
+
+
+def _text(text: str) -> tuple[str, str]:
+    return text, ""
 
 
 def _answer(
-    examples: Sequence[Asked], predictor: Predictor, write: Callable[[dict[str, Any]], object]
-) -> int:
-    """Ask and write chunk by chunk; returns how many texts got no prediction."""
+    examples: Sequence[Row],
+    predictor: Predictor,
+    write: Callable[[Mapping[str, Any], Prediction], object],
+) -> tuple[list[str], int]:
+    """Ask and write chunk by chunk; returns ``"name: reason"`` of all that could not be read, and
+    how many of the others got no prediction.
+    """
+    faults: list[str] = []
     done = silent = 0
     try:
         with _bar() as bar:
             task = bar.add_task("predicting", total=len(examples))
             for start in range(0, len(examples), CHUNK):
                 some = examples[start : start + CHUNK]
-                found = predictor([example.text for example in some])
-                for example, one in zip(some, found, strict=True):
-                    write({**example.cells, **_added(one, predictor)})
-                    silent += one.answer is None
+                opened = [row.open() for row in some]
+                asked = [one for one, fault in opened if not fault]
+                found = iter(predictor(asked) if asked else ())
+                for row, (_, fault) in zip(some, opened, strict=True):
+                    one = Prediction(None, None) if fault else next(found)
+                    write(row.cells, one)
+                    silent += one.answer is None and not fault
+                    faults += [f"{row.name}: {fault}"] * bool(fault)
                 done += len(some)
                 bar.update(task, completed=done)
     except (FedbbptError, KeyboardInterrupt):
         _say(f"{done} of {len(examples)} predictions were written")
         raise
-    return silent
+    return faults, silent
 
 
-def _added(found: Prediction, predictor: Predictor) -> dict[str, Any]:
+def _added(found: Prediction, predictor: Predictor, column: str) -> dict[str, Any]:
     """The columns that a prediction adds to its row."""
     if predictor.task.numbers:
-        return {"prediction": found.answer}
+        return {column: found.answer}
     share = None if found.probability is None else round(found.probability, 6)
-    return {"prediction": found.answer, "probability": share}
+    return {column: found.answer, "probability": share}
 
 
 def _layout(source: Path, target: Path | None) -> str:
@@ -118,7 +173,7 @@ def _layout(source: Path, target: Path | None) -> str:
     suffix = target.suffix.lower()
     if suffix not in known:
         raise DataError(f"--output {target} has the suffix '{suffix}'; known: {', '.join(known)}")
-    if target.exists() and target.samefile(source):
+    if target.exists() and source.exists() and target.samefile(source):
         raise DataError(f"--output {target} is the input itself; name another file")
     return suffix
 

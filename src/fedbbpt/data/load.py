@@ -17,21 +17,8 @@ import numpy as np
 
 from fedbbpt.arrays import Array
 from fedbbpt.data._readers import Columns, Form, Row, read
+from fedbbpt.data._table import Table as Table
 from fedbbpt.errors import ConfigError, DataError, closest
-
-
-class Table(NamedTuple):
-    """N labelled examples, in the order of the file.
-
-    Attributes:
-        texts: N texts, exactly as they stand in the file.
-        labels: N label names.
-        sites: N site names, or ``None`` where the file has no ``site`` column or an empty one.
-    """
-
-    texts: tuple[str, ...]
-    labels: tuple[str, ...]
-    sites: tuple[str, ...] | None
 
 
 def load(

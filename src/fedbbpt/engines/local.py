@@ -40,14 +40,15 @@ class Local(Engine):
         """Pays once for what the job's points cost apart from any example, where all share them."""
         parts = self.parts
         if "points" in job.arrays:
-            points = job.arrays["points"]
+            prompts = parts.snapshots(job.arrays["points"])
         elif parts.directions == "shared":
             points = parts.candidates(job, FEDERATION, 0, parts.receive(job.arrays))
+            prompts = parts.prompt.render(points)
         else:
             return job
         door = self.federation(job, parts.phases[job.phase])
         try:
-            door.box(parts.prompt.render(points), ())
+            door.box(prompts, ())
         except BudgetSpent:
             return replace(job, steps=0)
         return job

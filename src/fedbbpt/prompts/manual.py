@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fedbbpt.arrays import Array
 from fedbbpt.prompts._template import gap_of
-from fedbbpt.protocols import Prompt
+from fedbbpt.protocols import AtomicBox, Prompt
 from fedbbpt.types import RenderedPrompt, Space
 
 
@@ -16,7 +16,7 @@ class Manual(Prompt):
     Args:
         template: with ``{label}`` or ``{text}``.
         labels: one text per class.
-        side: ``"label"`` or ``"text"``.
+        side: ``"label"``, ``"text"`` or ``"image"``.
 
     Raises:
         ConfigError: the template does not hold its gap once.
@@ -24,6 +24,11 @@ class Manual(Prompt):
 
     sends = frozenset({"text"})
     space = Space("real", (0,))
+
+    @classmethod
+    def sends_to(cls, box: AtomicBox) -> frozenset[str]:
+        """Text, or to a box that takes nothing else a picture as it is."""
+        return cls.sends if "text" in box.accepts else frozenset({"image"})
 
     def __init__(self, template: str, labels: Sequence[str], side: str = "label") -> None:
         gap_of(template, side)

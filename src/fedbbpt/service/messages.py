@@ -12,7 +12,7 @@ class PromptIn(BaseModel):
 
     template: str
     labels: list[str] = Field(min_length=1)
-    side: Literal["label", "text"]
+    side: Literal["label", "text", "image"]
     mode: Literal["add", "insert"] = "add"
     place: Literal["before", "after"] = "before"
     tokens: list[list[Id]] = []
@@ -20,9 +20,15 @@ class PromptIn(BaseModel):
 
 
 class ArrayIn(BaseModel):
-    """An example that is an array, such as an image: its name among the request's arrays."""
+    """An example that is an array: its name among the request's arrays."""
 
     array: str
+
+
+class PictureIn(BaseModel):
+    """An example that is an image: the name of its (H, W, 3) uint8 pixels among the arrays."""
+
+    picture: str
 
 
 class EvaluateIn(BaseModel):
@@ -34,7 +40,7 @@ class EvaluateIn(BaseModel):
 
     box: str
     prompts: list[PromptIn]
-    examples: list[str | ArrayIn]
+    examples: list[str | ArrayIn | PictureIn]
     atoms: list[tuple[int, int, int]]
     wanted: list[Id]
     arrays: str = ""

@@ -71,7 +71,7 @@ class Service:
         return {
             "protocol": _packed.PROTOCOL,
             "box": self.box.name,
-            "accepts": sorted(self.box.accepts),
+            "accepts": sorted(self.box.accepts - {"image"}),  # pixels are prompted at home
             "sides": sorted(self.box.sides),
             "gives": sorted(self.gives),
             "max_tokens": self.box.max_tokens,

@@ -13,6 +13,7 @@ from fedbbpt.errors import ConfigError
 from fedbbpt.prompts.soft import Soft
 from fedbbpt.protocols import AtomicBox
 from fedbbpt.random import stream
+from fedbbpt.testing._pictures import PICTURES, Shade
 from fedbbpt.testing._require import bits, require
 from fedbbpt.types import RenderedPrompt
 
@@ -22,7 +23,7 @@ EXAMPLES = (
     "the film was rather weak, and its story boring",
     "great",
 )
-TEMPLATES = {"label": "It was {label}.", "text": "{text} All in all it was"}
+TEMPLATES = {"label": "It was {label}.", "text": "{text} All in all it was", "image": "a {label}"}
 WORDS = ("terrible", "great", "odd")
 
 
@@ -67,15 +68,22 @@ def check_names(box: AtomicBox, other: AtomicBox, case: Case | None = None) -> N
     require(not shared, f"{box.name} and {other.name} share {len(shared)} keys")
 
 
-def cases_for(box: AtomicBox, examples: Sequence[Any] = EXAMPLES) -> list[Case]:
+def cases_for(box: AtomicBox, examples: Sequence[Any] | None = None) -> list[Case]:
     """Three prompts of every kind on every side that the box accepts.
 
-    Soft prompts need the box's vocabulary, and so do token prompts.
+    Soft prompts need the box's vocabulary, and so do token prompts. Left out, examples are
+    pictures where the box sees such, else texts.
     """
     cases: list[Case] = []
+    if examples is None:
+        examples = EXAMPLES if box.vision is None else PICTURES
     for side in sorted(box.sides):
         start = _start(box, side)
         template = start.template
+        if side == "image":
+            shaded = [replace(start, visual=visual) for visual in (None, Shade(0.2), Shade(-0.1))]
+            cases += [Case(tuple(shaded), tuple(examples))] if "image" in box.accepts else []
+            continue
         if "text" in box.accepts:
             texts = [template, f"So {template}", f"Well, {template}"]
             cases.append(Case(tuple(replace(start, template=t) for t in texts), tuple(examples)))
@@ -123,8 +131,8 @@ def declares_itself(box: AtomicBox, case: Case) -> None:
     require(isinstance(box.name, str) and box.name, f"the box's name is {box.name!r}")
     known = {
         "accepts": {"text", "tokens", "soft", "image"},
-        "sides": {"label", "text"},
-        "gives": {"scores", "embeddings", "text", "gradients"},
+        "sides": {"label", "text", "image"},
+        "gives": {"scores", "embeddings", "text", "gradients", "classes"},
     }
     for attribute, words in known.items():
         value = getattr(box, attribute)
@@ -194,11 +202,13 @@ def keys_tell_apart(box: AtomicBox, case: Case) -> None:
         some = set(_keys(box, [prompts[i]], examples))
         rest = set(_keys(box, [p for j, p in enumerate(prompts) if j != i], examples))
         require(some - rest, f"prompt {i} has no key of its own")
-    labels = (first.labels[0] + "ly", *first.labels[1:])
-    changes: dict[str, RenderedPrompt] = {
-        "label": replace(first, labels=labels),
-        "template": replace(first, template="Then " + first.template),
-    }
+    changes: dict[str, RenderedPrompt] = {}
+    if first.side == "image":
+        # What its texts change depends on the box: some answer with classes of their own.
+        changes["visual"] = replace(first, visual=Shade(0.1))
+    else:
+        changes["label"] = replace(first, labels=(first.labels[0] + "ly", *first.labels[1:]))
+        changes["template"] = replace(first, template="Then " + first.template)
     if first.soft:
         changes["soft"] = replace(first, soft=tuple(s + np.float32(0.01) for s in first.soft))
         other = "add" if first.mode == "insert" else "insert"

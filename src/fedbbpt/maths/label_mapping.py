@@ -1,0 +1,69 @@
+"""From what a classifier says of the clients' examples to what its classes mean for the task.
+
+Clients send, for every class of the task, how much probability the model gave to each of its own S
+classes, summed over their examples and rounded to integers. The sums over all clients are the
+counts of a multinomial naive Bayes classifier (McCallum & Nigam 1998) whose "words" are the model's
+classes. Probabilities are tempered first, p' ~ p**0.2: the many small ones say more together than
+the largest one (benchmarks/results/label-mapping.md); an argmax alone is what frequent label
+mapping counts (Chen et al., CVPR 2023).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fedbbpt.arrays import Array
+from fedbbpt.maths.softmax import log_softmax
+
+TEMPER = 0.2
+"""Exponent of the probabilities; any from .15 to .3 does as well."""
+UNIT = 10_000
+"""Count of one example; a tempered probability is about 1/S, so units must be small."""
+COMMON, PRIOR = 0.1, 0.3
+"""Examples that every class is taken to have besides its own, spread evenly over the model's
+classes and as all examples together are."""
+
+
+def tempered(log_p: Array) -> Array:
+    """(N, S) tempered probabilities of (N, S) log-probabilities."""
+    return np.asarray(np.exp(log_softmax(TEMPER * log_p)))
+
+
+def count(log_p: Array, targets: Array, classes: int) -> Array:
+    """(C, S) int64: summed tempered probabilities of the examples of each class.
+
+    Args:
+        log_p: (N, S); rows that are not finite, of examples without an answer, are left out.
+        targets: (N,) class indices.
+        classes: C.
+    """
+    answered = np.isfinite(log_p).all(axis=1)
+    sums = np.zeros((classes, log_p.shape[1]))
+    np.add.at(sums, targets[answered], tempered(log_p[answered]))
+    return np.rint(UNIT * sums).astype(np.int64)
+
+
+def weights(counts: Array) -> Array:
+    """(C, S) float32 log-probabilities of the model's classes given the task's, from all clients'
+    summed counts: log of (T_cs + PRIOR m_s) / (T_c + PRIOR), m the same of all classes together.
+    """
+    sums = counts / UNIT
+    every = sums.sum(axis=0)
+    overall = (every + COMMON) / (every.sum() + COMMON * every.size)
+    shares = (sums + PRIOR * overall) / (sums.sum(axis=1, keepdims=True) + PRIOR)
+    return np.asarray(np.log(shares), np.float32)
+
+
+def scores(log_p: Array, mapping: Array) -> Array:
+    """(N, C) log-probabilities of the task's classes: naive Bayes with equal priors.
+
+    Args:
+        log_p: (N, S) log-probabilities of the model's classes.
+        mapping: (C, S), from :func:`weights`.
+    """
+    return log_softmax(SHARPNESS * (tempered(log_p) @ mapping.astype(np.float64).T))
+
+
+SHARPNESS = 400.0
+"""How many draws an example's probabilities are taken to be. It leaves every answer as it is and
+brings the losses of held-back examples near their least."""

@@ -1,0 +1,131 @@
+"""Pictures are shared out as texts are, and what is lacking is said."""
+
+import numpy as np
+import pytest
+
+import fedbbpt
+from fedbbpt.config import Data, resolve
+from fedbbpt.data.load import Table
+from fedbbpt.errors import DataError
+from fedbbpt.sharing import EVERYONE, TESTER, only, share_out, tables
+from fedbbpt.testing.toys import ToyEncoder
+from fedbbpt.types import Picture
+
+
+def pictures(count):
+    """Pairs of equal ones among them: two pictures may well have the same pixels."""
+    return tuple(Picture(np.full((2, 3, 3), i // 2, np.uint8), f"{i}.png") for i in range(count))
+
+
+def shared(tmp_path, sites=True, skipped=(), test=None, **sections):
+    labels = tuple("abc"[i % 3] for i in range(36))
+    owners = tuple(("north", "south")[i % 2] for i in range(36)) if sites else None
+    tree = {"data": {"train": ""}, "prompt": {"template": "{label}"}, **sections}
+    table = Table(pictures(36), labels, owners, skipped)
+    return table, share_out(resolve(tree, tmp_path), table, test)
+
+
+def names(batches):
+    return sorted(one.name for batch in batches.values() for one in batch.inputs)
+
+
+@pytest.mark.parametrize("kind", ["column", "iid", "dirichlet", "pathological"])
+def test_every_picture_goes_to_one_client_with_its_label(tmp_path, kind):
+    table, split = shared(tmp_path, partition={"kind": kind, "clients": 3, "alpha": 5.0})
+    label = dict(zip((one.name for one in table.inputs), table.labels, strict=True))
+    assert names(split.train | {f"{k}-": v for k, v in split.holdout.items()}) == sorted(label)
+    for batch in (*split.train.values(), *split.holdout.values()):
+        assert [split.classes[t] for t in batch.targets] == [label[x.name] for x in batch.inputs]
+    assert split.pictures and split.notes == ()
+
+
+def test_shots_pooling_and_one_client(tmp_path):
+    _, split = shared(tmp_path, partition={"kind": "iid", "clients": 2, "shots": 4})
+    assert sum(b.size for p in (split.train, split.holdout) for b in p.values()) == 12
+    _, pooled = shared(tmp_path, skipped=("x: torn",), method={"clients": "pooled"})
+    _, whole = shared(tmp_path, skipped=("x: torn",))
+    assert pooled.clients == (EVERYONE,) and names(pooled.train) == names(whole.train)
+    one = only(whole, "south")
+    assert one.clients == ("south",) and one.train["south"] is whole.train["south"]
+    assert pooled.notes == whole.notes == one.notes != ()
+
+
+def test_a_limited_test_is_counted_before_it_is_cut(tmp_path):
+    test = Table(pictures(20), ("a", "b") * 10, None, ("z.png: truncated",))
+    _, split = shared(tmp_path, test=test, data={"train": "", "test_limit": 5})
+    assert split.test[TESTER].size == 5
+    assert split.notes == (
+        "1 of 21 test images could not be read and were left out: z.png (truncated)",
+    )
+
+
+def test_what_is_lacking_is_said_in_a_sentence_each(tmp_path):
+    skipped = tuple(f"{i}: with: colons.png: truncated" for i in range(7))
+    labels = tuple("a" if i % 2 else "abcdefgh"[i // 2 % 8] for i in range(36))
+    owners = tuple(("north", "south")[i % 2] for i in range(36))
+    config = resolve({"data": {"train": ""}, "prompt": {"template": "{label}"}}, tmp_path)
+    split = share_out(config, Table(pictures(36), labels, owners, skipped), None)
+    left_out, lacking = split.notes
+    first = ", ".join(f"{i}: with: colons.png (truncated)" for i in range(5))
+    said = "7 of 43 training images could not be read and were left out: "
+    assert left_out == f"{said}{first}, ..."
+    assert lacking == "1 of 2 sites hold no images of some classes: south (b, c, d, e, f, ...)"
+    texts = Table(tuple(map(str, range(36))), labels, owners)
+    assert share_out(config, texts, None).notes == ()
+
+
+# --- lists from Python ---------------------------------------------------------------------------
+
+
+def test_lists_of_images_in_any_form(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    array = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
+    image.fromarray(array).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"")
+    forms = [array, array / 255, image.fromarray(array), tmp_path / "a.png", Picture(array)]
+    pairs = [(form, "ab"[i % 2]) for i, form in enumerate(forms)]
+    train, test = tables({"north": [*pairs, (tmp_path / "b.png", "a")]}, pairs[:2])
+    assert {one.key for one in train.inputs} == {Picture(array).key}
+    assert train.labels == ("a", "b", "a", "b", "a") and train.sites == ("north",) * 5
+    assert train.skipped == (f"{tmp_path / 'b.png'}: empty file",)
+    assert len(test.inputs) == 2 and test.sites is None
+    small, _ = tables({"north": pairs[:4]}, (), Data(train="", pixels=2))
+    assert [one.pixels.shape for one in small.inputs] == [(2, 2, 3)] * 4
+    with pytest.raises(DataError, match=r"b\.png cannot be read \(empty file\)"):
+        tables({"north": [(tmp_path / "b.png", "a")]}, (), Data(train="", corrupt="refuse"))
+    with pytest.raises(DataError, match="the site 'south' has no image"):
+        tables({"north": pairs, "south": [(tmp_path / "b.png", "a")]}, ())
+    with pytest.raises(DataError, match=r"image 2 of north cannot be used.*\(4, 5, 7\)"):
+        tables({"north": [pairs[0], (np.zeros((4, 5, 7), np.uint8), "a")]}, ())
+
+
+def test_a_word_is_a_text_whatever_it_names(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    train, test = tables({"": [(str(tmp_path / "a.png"), "x"), ("", "y")]}, ())
+    assert train == Table((str(tmp_path / "a.png"), ""), ("x", "y"), ("", "")) and test is None
+
+
+class Lighted(ToyEncoder):
+    """The toy encoder with pictures for examples, seen as texts of how bright they are."""
+
+    accepts = ToyEncoder.accepts | {"image"}
+
+    def split(self, prompts, examples):
+        return super().split(prompts, [f"example {int(x.pixels.mean())}" for x in examples])
+
+
+def test_tune_takes_images(tmp_path):
+    rng = np.random.default_rng(0)
+    examples = [(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8), "xy"[i % 2]) for i in range(24)]
+    outcome = fedbbpt.tune(
+        {"north": examples[:10], "south": examples[10:18]},
+        "It was {label}.",
+        tmp_path / "run",
+        test=examples[18:],
+        queries=300,
+        box=Lighted(),
+        prompt={"dim": 4},
+        rounds={"max": 3},
+    )
+    assert outcome.result["test_examples"] == 6 and outcome.result["queries"]["train"] > 18
+    assert set(outcome.predict([Picture(examples[0][0])])) <= {"x", "y"}
