@@ -48,6 +48,7 @@ STOREYS = (
         "finished",
         "grid",
         "ledger",
+        "mapping",
         "receipts",
         "record",
         "report",

@@ -6,7 +6,8 @@ import pytest
 import fedbbpt
 from fedbbpt.config import Data, resolve
 from fedbbpt.data.load import Table
-from fedbbpt.errors import DataError
+from fedbbpt.errors import ConfigError, DataError
+from fedbbpt.gather import gather
 from fedbbpt.sharing import EVERYONE, TESTER, only, share_out, tables
 from fedbbpt.testing.toys import ToyEncoder
 from fedbbpt.types import Picture
@@ -72,6 +73,16 @@ def test_what_is_lacking_is_said_in_a_sentence_each(tmp_path):
     assert lacking == "1 of 2 sites hold no images of some classes: south (b, c, d, e, f, ...)"
     texts = Table(tuple(map(str, range(36))), labels, owners)
     assert share_out(config, texts, None).notes == ()
+
+
+def test_images_are_no_corpus_of_words(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    (tmp_path / "public" / "a").mkdir(parents=True)
+    image.new("RGB", (4, 4)).save(tmp_path / "public" / "a" / "1.png")
+    prompt = {"kind": "tokens", "template": "{label}", "vocabulary": "public", "public": "public"}
+    config = resolve({"data": {"train": ""}, "prompt": prompt}, tmp_path)
+    with pytest.raises(ConfigError, match=r"prompt\.public '.*public' holds images"):
+        gather(config, {})
 
 
 # --- lists from Python ---------------------------------------------------------------------------

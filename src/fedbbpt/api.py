@@ -239,7 +239,6 @@ def _carry_out(
         counts.setup += time.perf_counter() - began
         progress("phase", {"name": "search", "budget": config.budget.queries})
         if federation.baseline is None:
-            work.map_labels()
             work.search(needs)
         return _finish(work, began)
 
@@ -277,8 +276,8 @@ def _finish(work: Run, began: float) -> Outcome:
     verdict = judge(work)
     tuned = None
     if federation.baseline is None:
-        points = np.array(work.books.snapshots.points[: verdict.chosen + 1])
-        point, prompt = points[-1], work.parts.snapshots(points)[-1]
+        points = np.array(work.books.snapshots.points)
+        point, prompt = points[verdict.chosen], work.parts.snapshots(points)[verdict.chosen]
         facts = {
             "text": list(work.parts.prompt.read(prompt)),
             "classes": list(federation.split.classes),

@@ -28,23 +28,26 @@ class Counts:
     box: float = 0.0
     total: float = 0.0
     stopped: str = ""
+    maps: int = 0
     met: list[str] = field(default_factory=list)
 
 
 @dataclass
 class Snapshots:
-    """Points along the way, the starting prompt first."""
+    """Points along the way, the starting prompt first; ``maps`` numbers their label mappings, 0
+    where the labels say it all.
+    """
 
     points: list[Array]
     queries: list[int]
     rounds: list[int]
+    maps: list[int]
 
 
 class Books:
     """Opens a run directory's books and brings them up to its last checkpoint.
 
-    ``heading`` is where the losses of past rounds fell; see :mod:`fedbbpt.agreement`. ``mapping``
-    is the label mapping once clients have counted, see :mod:`fedbbpt.maths.label_mapping`.
+    ``heading`` is where the losses of past rounds fell; see :mod:`fedbbpt.agreement`.
 
     Args:
         directory: the run's.
@@ -56,19 +59,18 @@ class Books:
     def __init__(self, directory: RunDir, server: Server, start: Array, budget: Budget) -> None:
         self.server, self.budget = server, budget
         self.counts = Counts()
-        self.snapshots = Snapshots([start], [0], [0])
+        self.snapshots = Snapshots([start], [0], [0], [0])
         self.heading = np.zeros_like(start)
-        self.mapping: Array | None = None
         facts: dict[str, Any] = {}
         saved = load(directory.state)
         if saved is not None:
             arrays, facts = saved
             self.counts = Counts(**facts["counts"])
             points = list(arrays["points"])
-            self.snapshots = Snapshots(points, list(facts["queries"]), list(facts["rounds"]))
+            each = (list(facts[key]) for key in ("queries", "rounds", "maps"))
+            self.snapshots = Snapshots(points, *each)
             memory = {k[7:]: v for k, v in arrays.items() if k.startswith("memory.")}
             self.heading = arrays.get("heading", self.heading)
-            self.mapping = arrays.get("mapping")
             state = from_arrays(type(server.state), arrays, "state.")
             self.server = Server(facts["round"], state, memory)
         self.checkpoints = Checkpoints(directory.state)
@@ -83,7 +85,6 @@ class Books:
             **{f"memory.{k}": v for k, v in self.server.memory.items()},
             "points": np.array(self.snapshots.points),
             "heading": self.heading,
-            **({} if self.mapping is None else {"mapping": self.mapping}),
         }
         facts = {
             "round": self.server.round,
@@ -92,6 +93,7 @@ class Books:
             "counts": asdict(self.counts),
             "queries": self.snapshots.queries,
             "rounds": self.snapshots.rounds,
+            "maps": self.snapshots.maps,
         }
         self.checkpoints.save(arrays, facts)
 
@@ -100,13 +102,14 @@ class Books:
         for (purse, account), keys in self.budget.take().items():
             self.charges.write("charge", purse=purse, account=account, keys=keys)
 
-    def snapshot(self, point: Array) -> None:
+    def snapshot(self, point: Array, mapping: int = 0) -> None:
         """Keep a point as a candidate for the selection, once a round at the most."""
         if self.snapshots.rounds[-1] == self.server.round:
             return
         self.snapshots.points.append(np.array(point))
         self.snapshots.queries.append(self.budget.spent("train"))
         self.snapshots.rounds.append(self.server.round)
+        self.snapshots.maps.append(mapping)
 
     def record(
         self, played: Played, seconds: float, box: float, agreement: float | None

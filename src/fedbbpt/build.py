@@ -59,7 +59,6 @@ class Federation:
         box: the leaf box with its timer and retries.
         clients: names of those that train; ``holders``: those with test examples.
         gathered: candidates that a corpus or the clients named before the prompt was made.
-        door: a client's way to the model.
     """
 
     config: Config
@@ -71,18 +70,6 @@ class Federation:
     split: Split
     baseline: Baseline | None
     gathered: Gathered
-    door: Opens
-
-    def mapped(self, mapping: Array) -> Federation:
-        """The same with a label mapping in its prompts; the start keeps its labels if it can."""
-        start = self.parts.prompt
-        parts = replace(self.parts, prompt=start.mapped(mapping))
-        try:
-            self.box.prepare(_zero(start))
-            parts = replace(parts, start=start)
-        except ConfigError:
-            pass  # labels that name none of the model's classes: the counts are the start
-        return replace(self, parts=parts, engine=_engine(self.config, parts, self.split, self.door))
 
     @property
     def clients(self) -> tuple[str, ...]:
@@ -136,12 +123,7 @@ def build(config: Config, split: Split, shelf: Shelf, box: AtomicBox | None = No
         batch=config.rounds.batch,
         counts=config.prompt.mapping == "counts" and baseline is None,
     )
-    check(parts, box, config.rounds.steps)
-    if baseline is None:
-        check_moves(parts.prompt)
-    else:
-        check_labels(baseline, parts.task)
-        baseline.prepare(_zero(parts.prompt), box)
+    _check(parts, box, baseline, config.rounds.steps)
     budget = Budget(config.budget.queries, config.budget.client_queries)
     timer = Timed(box)
     inner = Retrying(timer, config.box.attempts)
@@ -154,7 +136,16 @@ def build(config: Config, split: Split, shelf: Shelf, box: AtomicBox | None = No
         return Door(Metered(Cached(paid, store), purse), purse)
 
     engine = _engine(config, parts, split, door)
-    return Federation(config, parts, engine, budget, inner, timer, split, baseline, gathered, door)
+    return Federation(config, parts, engine, budget, inner, timer, split, baseline, gathered)
+
+
+def _check(parts: Parts, box: AtomicBox, baseline: Baseline | None, steps: int) -> None:
+    check(parts, box, steps)
+    if baseline is None:
+        check_moves(parts.prompt)
+    else:
+        check_labels(baseline, parts.task)
+        baseline.prepare(zero(parts.prompt), box)
 
 
 def _caps(config: Config, split: Split, box: AtomicBox) -> Caps:
@@ -259,11 +250,11 @@ def _prompt(
     if table.mapping == "counts" and baseline is None:
         check_mapping(kind, prompt, box)
     else:
-        box.prepare(_zero(prompt))
+        box.prepare(zero(prompt))
     return prompt
 
 
-def _zero(prompt: Prompt) -> RenderedPrompt:
+def zero(prompt: Prompt) -> RenderedPrompt:
     """What a prompt is before anything was learned."""
     return prompt.render(np.zeros((1, *prompt.space.shape)))[0]
 

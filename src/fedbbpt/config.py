@@ -253,9 +253,12 @@ def resolve(tree: Tree, folder: Path) -> Config:
     tree = merge(sets.facts(tree), tree)
     locate(tree, folder)
     try:
-        return Config.model_validate(tree)
+        config = Config.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(sentence(error)) from None
+    if not config.prompt.template and config.prompt.side != "image":
+        raise ConfigError("the config lacks prompt.template; write one, or name a known data.set")
+    return config
 
 
 def _preset(name: object) -> Tree:
@@ -289,8 +292,7 @@ def sentence(error: ValidationError, model: Any = None, table: str = "") -> str:
         return f"unknown key {'.'.join([*path, key])}; {closest(key, fields)}"
     if first["type"] == "missing":
         key = ".".join([*path[:1] * bool(table), *(str(part) for part in first["loc"])])
-        hint = "; write one, or name a known data.set" if key.startswith("prompt") else ""
-        return f"the config lacks {key}{hint}"
+        return f"the config lacks {key}"
     here = path[bool(table) :]
     tried = [e["msg"] for e in error.errors() if list(map(str, e["loc"]))[: len(here)] == here]
     return f"{where} is {first['input']!r}: {', or '.join(tried)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -44,12 +45,31 @@ def _keys(box: BlackBox, prompts: Sequence[RenderedPrompt], batch: Batch) -> set
 
 
 def count(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arrays, float]:
-    """How much the model gives its own classes on the client's examples of each class, bare."""
-    known = box([], client.train.inputs).embeddings
+    """How much the model gives its own classes on the client's examples of each class, under the
+    point.
+    """
+    counts, _ = _counted(parts, client, job, box)
+    return {"counts": counts.astype(np.uint32)}, float(client.train.size)
+
+
+def sharpen(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arrays, float]:
+    """Of all clients' counts: losses on the client's examples under the others', by sharpness."""
+    mine, known = _counted(parts, client, job, box)
+    rest = job.arrays["counts"].astype(np.int64) - mine
+    if not rest.any() or not np.isfinite(known).all(axis=1).any():
+        return {}, 0.0
+    losses = label_mapping.losses(known, client.train.targets, rest)
+    return {"losses": losses}, float(client.train.size)
+
+
+def _counted(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Array, Array]:
+    """(C, S) counts and (B, S) log-probabilities, paid once for both phases."""
+    prompt = parts.prompt.render(job.arrays["point"][None])[0]
+    # Without labels: they may name none of the model's classes, and are not needed.
+    known = box([replace(prompt, labels=(), mapping=None)], client.train.inputs).embeddings
     assert known is not None  # check has refused a box without classes
-    labels = parts.prompt.render(np.zeros((1, *parts.prompt.space.shape)))[0].labels
-    counts = label_mapping.count(known, client.train.targets, len(labels))
-    return {"counts": counts}, float(client.train.size)
+    counts = label_mapping.count(known, client.train.targets, len(prompt.labels))
+    return counts, known
 
 
 def select(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arrays, float]:
@@ -110,6 +130,7 @@ PHASES = {
     for phase in (
         Phase("setup", "train", lambda _: ("step", "once", "common"), setup),
         Phase("count", "train", lambda _: ("counts",), count),
+        Phase("sharpen", "train", lambda _: ("losses",), sharpen),
         Phase("search", "train", _searched, search),
         Phase("select", "select", lambda _: ("losses", "squares", "answers", "labels"), select),
         Phase("evaluate", "evaluation", _compared, evaluate),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -290,6 +290,10 @@ class Engine(ABC):
     def prepare(self, job: Job) -> Job:
         """Once before a job is sent: pays for all clients what they would all ask."""
         return job
+
+    def adopt(self, parts: Any, prompts: Mapping[str, Prompt]) -> None:
+        """From now on clients work with these parts, and train with their own prompts."""
+        raise NotImplementedError
 
     @abstractmethod
     def map(self, job: Job, clients: Sequence[str]) -> list[Update]:

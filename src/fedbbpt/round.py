@@ -52,6 +52,7 @@ class Client:
         name: unique in the federation; part of every random address.
         train, holdout, test: its examples for search, selection and the final pass.
         open: opens the door to the model for one job of one phase.
+        prompt: with which it trains, where that is not everybody's.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Client:
     holdout: Batch
     test: Batch
     open: Callable[[Job, Phase], Door]
+    prompt: Prompt | None = None
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,8 @@ class Parts:
             ``"state"``: clients send the state fields that the merge reads.
         phases: by name.
         batch: examples that a client asks about in a step, 0 for all that it has.
-        start: renders the starting prompt where that is not the prompt's own zero point.
-        counts: clients ask about all their examples, bare, before the search.
+        looks: what renders each snapshot, where that is not ``prompt``.
+        counts: clients count the model's own answers, see :mod:`fedbbpt.mapping`.
     """
 
     optimizer: Optimizer[Any]
@@ -102,7 +104,7 @@ class Parts:
     wire: str
     phases: Mapping[str, Phase]
     batch: int = 0
-    start: Prompt | None = None
+    looks: tuple[Prompt, ...] = ()
     counts: bool = False
     _last: dict[str, tuple[Job, Array]] = field(default_factory=dict, repr=False, compare=False)
 
@@ -124,11 +126,11 @@ class Parts:
         return stream(job.seed, "search", round, name, step)
 
     def snapshots(self, points: Array) -> list[RenderedPrompt]:
-        """Snapshots as prompts; the first is always the starting prompt."""
-        if self.start is None:
+        """Snapshots as prompts; the first is the starting prompt."""
+        if not self.looks:
             return self.prompt.render(points)
-        zero = np.zeros((1, *self.start.space.shape))
-        return [*self.start.render(zero), *self.prompt.render(points[1:])]
+        each = zip(self.looks, points, strict=True)
+        return [prompt for look, point in each for prompt in look.render(point[None])]
 
     def broadcast(self, state: Any) -> Arrays:
         """What every client gets of the server's state."""
@@ -161,13 +163,14 @@ def local_search(parts: Parts, job: Job, client: str, evaluate: Evaluate, last: 
 
 def search(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arrays, float]:
     """The search phase at a client; fewer steps than asked where its quota ends."""
+    prompt = client.prompt or parts.prompt
     told: list[Array] = []
 
     def ask_box(step: int, points: Array) -> Array | None:
         batch = drawn(parts, job, client, step)
         asked = extended(parts, job, client, batch)
         try:
-            told.append(Objective(box, parts.prompt, parts.task, batch, asked)(points))
+            told.append(Objective(box, prompt, parts.task, batch, asked)(points))
         except BudgetSpent:
             return None
         return told[-1]

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from fedbbpt.agreement import agreement
-from fedbbpt.arrays import Arrays
+from fedbbpt.arrays import Array, Arrays
 from fedbbpt.books import Books
 from fedbbpt.budget import PURSES
 from fedbbpt.build import Federation
 from fedbbpt.errors import BudgetTooSmall
 from fedbbpt.ledger import Ledger
-from fedbbpt.maths import label_mapping
+from fedbbpt.mapping import Mappings
 from fedbbpt.random import stream
 from fedbbpt.round import Played, Server, play
 from fedbbpt.rundir import RunDir
@@ -27,11 +27,14 @@ Progress = Callable[[str, dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Needs:
-    """Queries that one local step will cost; see :func:`fedbbpt.phases.setup`."""
+    """Queries that one local step will cost, see :func:`fedbbpt.phases.setup`; ``count``: that one
+    count of all clients' training examples does.
+    """
 
     step: dict[str, int]
     once: dict[str, int]
     common: int
+    count: int = 0
 
 
 class Run:
@@ -59,27 +62,18 @@ class Run:
                 self.books.events.write("vocabulary", **report)
             for note in federation.split.notes:
                 self.books.events.write("note", sentence=note)
-
-    def map_labels(self) -> None:
-        """Before the search: what the model's own classes mean, from all clients' counts."""
-        if self.config.prompt.mapping != "counts" or self.federation.baseline is not None:
-            return
-        books = self.books
-        if books.mapping is None:
-            updates = self.ask("count", {}, self.federation.clients)
-            counts = np.sum([update.arrays["counts"] for update in updates], axis=0)
-            books.mapping = label_mapping.weights(counts)
-            books.counts.met = sorted(self.federation.clients)
-            books.snapshot(np.zeros(self.parts.prompt.space.shape))
-            books.save()
-        self.federation = self.federation.mapped(books.mapping)
-        self.parts = self.federation.parts
+        self.maps: Mappings | None = None
+        if self.parts.counts:
+            self.maps = Mappings(federation, directory.state, self.books.counts.maps)
+            self._adopt()
 
     def search(self, needs: Needs) -> None:
         """Rounds until the budget cannot pay one more, or ``rounds.max``."""
         books, counts, limits = self.books, self.books.counts, self.config.rounds
         while not counts.stopped:
             watch = _Watch(self)
+            if self.maps is not None and not self.maps.made:
+                self._map_start()
             chosen = self._choose()
             quotas = self._quotas(needs, chosen)
             done = self.parts.optimizer.done(books.server.state)
@@ -115,7 +109,8 @@ class Run:
         need = {
             name: needs.step[name] + (0 if name in met else needs.once[name]) for name in chosen
         }
-        pool = self.federation.budget.left - needs.common
+        # Counts for the last snapshot must stay payable.
+        pool = self.federation.budget.left - needs.common - needs.count
         total = sum(need.values())
         if pool < total or self.federation.budget.left < 1:
             return None
@@ -125,14 +120,51 @@ class Run:
         budget, number = self.federation.budget, self.books.server.round
         parts = self.config.method.snapshots
         done = max(budget.spent("train") / budget.limit, number / self.config.rounds.max)
-        if int(done * parts) >= len(self.books.snapshots.points):
+        kept = len(self.books.snapshots.points) - (self.maps is not None and self.maps.named)
+        if int(done * parts) >= kept:
             self._snapshot()
 
     def _snapshot(self) -> None:
         """Keep the point that the server would hand out now."""
         server = self.books.server
         best = self.parts.aggregator.best(self.parts.optimizer, server.state, server.memory)
-        self.books.snapshot(best)
+        if self.maps is not None and self.books.snapshots.rounds[-1] != server.round:
+            self._count(best)
+        self._keep(best)
+
+    def _keep(self, point: Array) -> None:
+        self.books.snapshot(point, self.books.counts.maps)
+        self._adopt()
+
+    # --- label mappings (fedbbpt.mapping) --------------------------------------------------------
+
+    def _map_start(self) -> None:
+        """The first counts, and a snapshot of them alone where the start goes by its labels."""
+        assert self.maps is not None
+        start = self.books.snapshots.points[0]
+        self._count(start)
+        self.books.counts.met = sorted(self.federation.clients)
+        if self.maps.named:
+            self._keep(start)
+        else:
+            self.books.snapshots.maps[0] = 1
+            self._adopt()
+
+    def _count(self, point: Array) -> None:
+        """Count under a point, unless that would take what the last snapshot needs."""
+        assert self.maps is not None
+        size = sum(batch.size for batch in self.federation.split.train.values())
+        last = bool(self.books.counts.stopped) or not self.maps.made
+        if self.federation.budget.left < (1 if last else 2) * size:
+            return
+        self.maps.count(self._exchange, point)
+        self.books.counts.maps = self.maps.made
+
+    def _adopt(self) -> None:
+        """Take the last mapping everywhere."""
+        if self.maps is not None and self.maps.made:
+            self.parts, own = self.maps.parts(self.books.snapshots.maps)
+            self.federation.engine.adopt(self.parts, own)
 
     def _book(self, played: Played, watch: _Watch) -> None:
         """Enter a round in the books and take its outcome as the server's state."""
@@ -186,11 +218,16 @@ class Run:
 
     def ask(self, phase: str, arrays: Arrays, clients: Sequence[str]) -> list[Update]:
         """One message down and one up, counted as a round."""
+        watch = _Watch(self)
+        updates = self._exchange(phase, arrays, clients)
+        watch.add()
+        return updates
+
+    def _exchange(self, phase: str, arrays: Arrays, clients: Sequence[str]) -> list[Update]:
         watch, server = _Watch(self), self.books.server
         job = Job(phase, server.round, 1, self.seed, arrays)
         updates = self.federation.engine.map(job, clients)
         self._book(Played(server._replace(round=server.round + 1), job, updates), watch)
-        watch.add()
         return updates
 
 
@@ -228,8 +265,9 @@ def count_needs(federation: Federation) -> Needs:
     common = max((int(u.arrays["common"]) for u in updates), default=0) if shared else 0
     active = config.rounds.clients_per_round or len(step)
     first = common + sum(sorted((step[c] + once[c] for c in step), reverse=True)[:active])
-    if config.prompt.mapping == "counts":
-        first = common + sum(sorted(step.values(), reverse=True)[:active]) + sum(once.values())
+    count = sum(once.values()) if federation.parts.counts else 0
+    if count:  # at the start and at the end
+        first = common + sum(sorted(step.values(), reverse=True)[:active]) + 2 * count
     if config.budget.queries < first:
         raise BudgetTooSmall(config.budget.queries, first)
-    return Needs(step, once, common)
+    return Needs(step, once, common, count)

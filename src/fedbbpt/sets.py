@@ -39,6 +39,9 @@ def facts(tree: Mapping[str, Any]) -> Tree:
     known.pop("methods", None)
     labels, templates = known.pop("labels", {}), known.pop("templates")
     side, kind = _of(tree, "prompt", "side", "label"), _of(tree, "box", "kind", "dual_encoder")
+    classes = known.pop("imagenet", {})
+    if kind == "image_classifier":
+        labels, templates = classes, {}
     place = kind if side == "text" and kind in templates else side
     place = "label" if side == "image" else place
     # A side that does not exist is refused, with the config's other keys, by whoever asked.

@@ -17,7 +17,7 @@ PATHS = {
     "run": ("ledger",),
     "gateway": ("ledger",),
     "prompt": ("words", "public"),
-    "box": ("model", "vocabulary", "prices"),
+    "box": ("model", "vocabulary", "prices", "classes"),
 }
 
 

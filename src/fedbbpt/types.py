@@ -183,7 +183,8 @@ class Reply:
     Attributes:
         scores: (K, B, C) log-probabilities of the classes, float64. Rows that the model could
             not answer hold NaN, rows of an answer without a label ``NO_LABEL``.
-        embeddings: (B, H) of the bare examples, where the box gives them and no prompt was sent.
+        embeddings: (B, H) of the bare examples, where the box gives them and no prompt was sent;
+            of a classifier also of the examples within the one prompt that was sent.
     """
 
     scores: Array

@@ -22,6 +22,8 @@ CONFIGS = ("preprocessor_config.json", "processor_config.json")
 RAW = {"do_rescale": False, "do_normalize": False, "input_data_format": "channels_last"}
 DECIDES = ("do_resize", "size", "resample", "do_center_crop", "crop_size")
 """What of an image processor changes a fitted picture."""
+NEEDLESS = ("position_ids", "logit_bias")
+"""Weights that scores do not depend on."""
 
 
 class Names(Tokens):
@@ -42,6 +44,10 @@ class Names(Tokens):
         self.front, self.back = tuple(whole[:begin]), tuple(whole[begin + len(own) :])
         special = {*self.front, *self.back, *tokenizer.all_special_ids}
         self.blank = next(i for i in range(len(matrix)) if i not in special)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of these ids."""
+        return str(self._tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
 
     def layout(self, template: str, fill: str) -> tuple[list[int], list[int]]:
         """Ids of the template with ``fill`` in its gap, and each id's place in the template."""
@@ -89,7 +95,7 @@ class Towers(Vectors):
 
     def __init__(self, model: str, dtype: str, device: str, threads: int) -> None:
         super().__init__(model, "AutoModel", dtype, device, threads)
-        random = [name for name in self.missing if "weight" in name]
+        random = [name for name in self.missing if not name.endswith(NEEDLESS)]
         if random:
             raise ConfigError(f"the files of box.model '{model}' lack {random[0]}")
         self.vocabulary = Names(self.tokenizer, self.matrix)
@@ -97,7 +103,8 @@ class Towers(Vectors):
         self.scale = float(self.network.logit_scale.detach().float().exp().item())
         self._processor = _processor(self.path, self.network.config)
         self.sight = ProcessorSight(self._processor, model)
-        self._mean = _by_colour(self._processor, "image_mean", 0.0)
+        self._mean = np.array(_by_colour(self._processor, "image_mean", 0.0), np.float32)
+        self._std = np.array(self.sight.std, np.float32)
         # SigLIP reads a text off its last token, which it learnt to be a filler's.
         self.width = self.limit if self.network.config.model_type.startswith("siglip") else 0
         if self.width and self.tokenizer.padding_side != "right":
@@ -127,7 +134,7 @@ class Towers(Vectors):
 
     def see(self, images: Array) -> Array:
         """(B, H) float32 unit vectors of (B, height, width, 3) float32 images in [0, 1]."""
-        normal = (images - self._mean) / np.array(self.sight.std, np.float32)
+        normal = (images - self._mean) / self._std
         pixels = self._tensor(np.ascontiguousarray(normal.transpose(0, 3, 1, 2)))
         with self.torch.inference_mode():
             found = self.network.get_image_features(pixel_values=pixels.to(self.dtype))
@@ -198,8 +205,8 @@ class ProcessorSight(Sight):
         shape = shapes.pop()
         if shapes or len(shape) != 3:
             raise ConfigError(
-                f"box.model '{model}' takes images of any size; take one of a fixed size, such as "
-                "a siglip2 whose name ends in its number of pixels"
+                f"box.model '{model}' takes images of any size; take a model of one size, such as "
+                "'google/siglip2-base-patch16-224'"
             )
         super().__init__(shape[:2], std=_by_colour(processor, "image_std", 1.0))
 

@@ -55,17 +55,18 @@ class Mapped(Form):
 
         def assemble(rows: Sequence[Array]) -> Reply:
             known = np.array(rows, np.float64).reshape(len(rows), len(self.classes))
-            if not prompts:
-                return Reply(np.zeros((0, len(examples), 0)), known[index])
-            return Reply(self._scores(prompts, known, index.reshape(len(prompts), -1)))
+            scores = self._scores(prompts, known, index.reshape(len(within), -1))
+            # Of the only prompt, or of none, also what the model itself says.
+            return Reply(scores, known[index] if len(within) == 1 else None)
 
         return Grid(atoms, assemble)
 
     def _scores(self, prompts: Sequence[RenderedPrompt], known: Array, index: Array) -> Array:
         """(K, B, C) log-probabilities of the task's classes from (N, S) of the model's."""
         made: dict[object, Array] = {}
-        scores = np.zeros((*index.shape, len(prompts[0].labels)))
-        if not index.size:
+        classes = len(prompts[0].labels) if prompts else 0
+        scores = np.zeros((len(prompts), index.shape[1], classes))
+        if not scores.size:
             return scores
         for k, prompt in enumerate(prompts):
             # All candidates have one mapping: it is applied once.

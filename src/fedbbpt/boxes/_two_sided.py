@@ -42,6 +42,11 @@ class TwoSided(AtomicBox):
         self._layout = lru_cache(maxsize=1 << 16)(self._lay_out)
         self._still = lru_cache(maxsize=256)(self._bare_vectors)
 
+    @property
+    def hidden(self) -> int:
+        """H of the space where examples and labels meet."""
+        return self.form.hidden
+
     def split(self, prompts: Sequence[RenderedPrompt], examples: Sequence[Any]) -> Grid:
         """Atoms: each distinct bare or prompted example, each distinct bare or prompted label."""
         return self.form.split(prompts, examples)

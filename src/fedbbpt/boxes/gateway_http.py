@@ -92,6 +92,11 @@ class GatewayHttp(AtomicBox):
         if words is not None:
             self.vocabulary = FarVocabulary(self._ask, int(words["hidden"]), float(words["std"]))
 
+    @property
+    def hidden(self) -> int:
+        """H of the embeddings that the box behind the gateway gives."""
+        return int(getattr(self._form, "hidden", super().hidden))
+
     def billed(self, till: Till) -> AtomicBox:
         """The same box with a till, which books every request and never has to pay for one."""
         other = copy(self)

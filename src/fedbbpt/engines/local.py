@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from fedbbpt.budget import FEDERATION
 from fedbbpt.errors import BudgetSpent, ConfigError
-from fedbbpt.protocols import Engine
+from fedbbpt.protocols import Engine, Prompt
 from fedbbpt.round import Client, Door, Parts, Phase, work
 from fedbbpt.types import Job, Update
 
@@ -35,6 +35,12 @@ class Local(Engine):
             raise ConfigError(f"engine.threads is {threads}; it must be at least 1")
         self.parts, self.clients, self.federation = parts, clients, federation
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+
+    def adopt(self, parts: Parts, prompts: Mapping[str, Prompt]) -> None:
+        """From now on clients work with these parts, and train with their own prompts."""
+        self.parts = parts
+        own = self.clients.items()
+        self.clients = {name: replace(client, prompt=prompts.get(name)) for name, client in own}
 
     def prepare(self, job: Job) -> Job:
         """Pays once for what the job's points cost apart from any example, where all share them."""

@@ -19,6 +19,11 @@ TEMPER = 0.2
 """Exponent of the probabilities; any from .15 to .3 does as well."""
 UNIT = 10_000
 """Count of one example; a tempered probability is about 1/S, so units must be small."""
+SHARPNESSES = tuple(100.0 * 2.0 ** (k / 2) for k in range(9))
+"""How many draws an example's probabilities are taken to be, 100 to 1,600. It leaves every answer
+as it is and makes the loss speak of more than its own scale."""
+SHARPNESS = 400.0
+"""Where nobody can say."""
 COMMON, PRIOR = 0.1, 0.3
 """Examples that every class is taken to have besides its own, spread evenly over the model's
 classes and as all examples together are."""
@@ -54,16 +59,25 @@ def weights(counts: Array) -> Array:
     return np.asarray(np.log(shares), np.float32)
 
 
+def others(total: Array, own: Array) -> Array:
+    """(C, S) counts without a client's own; all of them where there is nobody else."""
+    rest = total - own
+    return rest if rest.any() else total
+
+
 def scores(log_p: Array, mapping: Array) -> Array:
     """(N, C) log-probabilities of the task's classes: naive Bayes with equal priors.
 
     Args:
         log_p: (N, S) log-probabilities of the model's classes.
-        mapping: (C, S), from :func:`weights`.
+        mapping: (C, S), from :func:`weights`, times a sharpness.
     """
-    return log_softmax(SHARPNESS * (tempered(log_p) @ mapping.astype(np.float64).T))
+    return log_softmax(tempered(log_p) @ mapping.astype(np.float64).T)
 
 
-SHARPNESS = 400.0
-"""How many draws an example's probabilities are taken to be. It leaves every answer as it is and
-brings the losses of held-back examples near their least."""
+def losses(log_p: Array, targets: Array, counts: Array) -> Array:
+    """(len(SHARPNESSES),) mean cross-entropy of answered examples under each sharpness."""
+    answered = np.isfinite(log_p).all(axis=1)
+    own, rows = targets[answered], np.arange(int(answered.sum()))
+    raw = tempered(log_p[answered]) @ weights(counts).astype(np.float64).T
+    return np.array([-log_softmax(beta * raw)[rows, own].mean() for beta in SHARPNESSES])

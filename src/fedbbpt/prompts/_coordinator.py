@@ -107,7 +107,7 @@ class Coordinator:
             made = functional.conv_transpose2d(seen, given[-1], stride=2)
             if made.shape[2:] != self.size:
                 made = functional.interpolate(made, self.size, mode="bilinear")
-        painted = made.permute(0, 2, 3, 1).numpy()
+        painted: Array = made.permute(0, 2, 3, 1).numpy()
         scaled: Array = painted * (self.eps * self.std)
         return scaled.astype(np.float32)
 
@@ -127,7 +127,8 @@ class Coordinated:
     def on(self, images: Array, pictures: Sequence[Picture]) -> Array:
         """The prompted images, (B, H, W, 3) float32 in [0, 1]."""
         painted = self.coordinator.paint(self.weights, pictures)
-        return np.clip(images + painted, 0.0, 1.0)
+        prompted: Array = np.clip(images + painted, 0.0, 1.0)
+        return prompted
 
     @classmethod
     def restored(cls, facts: Mapping[str, Any], arrays: Arrays) -> Coordinated:

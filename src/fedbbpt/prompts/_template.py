@@ -18,8 +18,6 @@ def gap_of(template: str, side: str) -> str:
         raise ConfigError(f"prompt.side is '{side}'; known: {', '.join(GAPS)}")
     if not template and side == "image":
         return GAPS[side]
-    if not template:
-        raise ConfigError("the config lacks prompt.template; write one, or name a known data.set")
     if template.count(GAPS[side]) != 1:
         raise ConfigError(
             f"prompt.template '{template}' must hold {GAPS[side]} once for side = '{side}'"

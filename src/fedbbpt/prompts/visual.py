@@ -1,8 +1,9 @@
-"""A visual prompt: what is added to every picture before the model sees it.
+"""A visual prompt: what is done to every picture before the model sees it.
 
-``patch``: waves over the whole picture. ``frame``: a border (visual prompting: Bahng et al. 2022,
-BAR: Tsai et al., ICML 2020). ``coordinator``: each picture gets its own from a small decoder behind
-a frozen local encoder (BlackVIP: Oh et al., CVPR 2023).
+``look``: nine numbers for geometry, colours and sharpness. ``patch``: waves added to the whole
+picture. ``frame``: a border (visual prompting: Bahng et al. 2022, BAR: Tsai et al., ICML 2020).
+``coordinator``: each picture gets its own from a small decoder behind a frozen local encoder
+(BlackVIP: Oh et al., CVPR 2023).
 """
 
 from __future__ import annotations
@@ -16,29 +17,30 @@ import numpy as np
 from fedbbpt.arrays import Array, Arrays
 from fedbbpt.errors import ConfigError
 from fedbbpt.prompts._coordinator import Coordinated, Coordinator
+from fedbbpt.prompts._look import NUMBERS, Look
 from fedbbpt.prompts._overlay import Overlay, frame, waves
 from fedbbpt.prompts._template import gap_of
 from fedbbpt.protocols import Prompt
 from fedbbpt.senses import Vision
 from fedbbpt.types import Pixels, RenderedPrompt, Space
 
-FORMS = ("patch", "frame", "coordinator")
+FORMS = ("look", "patch", "frame", "coordinator")
 
 
 class Visual(Prompt):
-    """Pixels that are added to pictures; the zero point adds nothing.
+    """A change of every picture; the zero point changes nothing.
 
     Args:
         vision: how the box sees pictures.
         template: the text around a label, of a box that reads labels as text.
         labels: one text per class.
         side: ``"image"``.
-        form: ``"patch"``, ``"frame"`` or ``"coordinator"``.
-        waves: the overlay is spanned by this many cosines along each axis, for each colour: few
-            numbers that each move much of the picture are what a search by differences can learn.
-            0 gives every pixel numbers of its own, as published.
+        form: ``"look"``, ``"patch"``, ``"frame"`` or ``"coordinator"``.
+        waves: a patch or frame is spanned by this many cosines along each axis, for each colour:
+            few numbers that each move much of the picture can be learned by differences. 0 gives
+            every pixel numbers of its own, as published.
         width: of the frame, in pixels; 30 as published (Bahng et al. 2022).
-        eps: root mean square of the overlay at a standard normal point, in units of the range;
+        eps: root mean square of a patch or frame at a standard normal point, in units of the range;
             of a coordinator the factor p_eps on what it makes, in the model's normalised units.
         encoder: of a coordinator: ``"pixels"``, the picture in 16 x 16 pixels, or the folder or
             hub name of a transformers vision model such as facebook/vit-mae-base.
@@ -58,7 +60,7 @@ class Visual(Prompt):
         template: str,
         labels: Sequence[str],
         side: str = "image",
-        form: str = "patch",
+        form: str = "look",
         waves: int = 4,
         width: int = 30,
         eps: float = 0.1,
@@ -80,11 +82,14 @@ class Visual(Prompt):
                 f"prompt.width is {width}; a frame in {vision.size} pixels must leave a middle"
             )
         self.template, self.labels, self.mapping = template, tuple(labels), mapping
-        self.size, self.eps = vision.size, eps
+        self.size, self.eps, self.form = vision.size, eps, form
         self.coordinator: Coordinator | None = None
         if form == "coordinator":
             self.coordinator = Coordinator(encoder, vision.size, vision.std, eps, seed)
             self.space = Space("real", (self.coordinator.parameters,))
+            return
+        if form == "look":
+            self.space = Space("real", (NUMBERS,))
             return
         self.inside = frame(vision.size, width) if form == "frame" else np.ones(vision.size, bool)
         self.basis = _basis(self.inside, waves)
@@ -114,6 +119,8 @@ class Visual(Prompt):
             return None
         if self.coordinator is not None:
             return self.coordinator.at(point)
+        if self.form == "look":
+            return Look(point)
         colours = point.reshape(3, -1)
         delta = np.zeros((*self.size, 3), np.float32)
         if self.basis is None:
@@ -129,6 +136,8 @@ class Visual(Prompt):
         """What :func:`fedbbpt.artefact.save` wrote of a visual prompt."""
         if "overlay" in arrays:
             return Overlay(arrays["overlay"])
+        if "look" in arrays:
+            return Look(arrays["look"])
         return Coordinated.restored(facts, arrays)
 
 
