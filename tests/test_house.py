@@ -31,7 +31,7 @@ PLUG_INS = {
 STOREYS = (
     {"arrays", "errors", "maths", "protocols", "random", "senses", "storage", "types"},
     PLUG_INS,
-    {"budget", "objective", "phases", "round", "till"},
+    {"budget", "counting", "objective", "phases", "round", "till"},
     {"baselines", "engines"},
     {"build", "check", "config", "gather", "methods", "registry", "sets", "sharing", "trees"},
     {

@@ -121,7 +121,7 @@ def build(config: Config, split: Split, shelf: Shelf, box: AtomicBox | None = No
         wire=method.wire,
         phases={**phases, **gathered.phases},
         batch=config.rounds.batch,
-        counts=config.prompt.mapping == "counts" and baseline is None,
+        counts=config.prompt.mapping != "names" and baseline is None,
     )
     _check(parts, box, baseline, config.rounds.steps)
     budget = Budget(config.budget.queries, config.budget.client_queries)
@@ -247,9 +247,10 @@ def _prompt(
         mapping=None,
         **given,
     )
-    if table.mapping == "counts" and baseline is None:
+    counted = table.mapping != "names" and (baseline is None or "classes" in baseline.needs)
+    if counted and baseline is None:
         check_mapping(kind, prompt, box)
-    else:
+    if not counted:
         box.prepare(zero(prompt))
     return prompt
 

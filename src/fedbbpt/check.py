@@ -48,10 +48,12 @@ def check_mapping(kind: str, prompt: Prompt, box: AtomicBox) -> None:
         Incompatible: the two need no label mapping.
     """
     if not prompt.maps:
-        raise Incompatible(f"prompt.mapping = 'counts' is for visual prompts, not for {kind}")
+        raise Incompatible(
+            f"prompt.mapping 'counts' and 'learned' are for visual prompts, not for {kind}"
+        )
     if "classes" not in box.gives:
         raise Incompatible(
-            f"prompt.mapping = 'counts' needs a classifier with classes of its own, and {box.name} "
+            f"prompt.mapping 'counts' and 'learned' need a classifier with classes of its own, and {box.name} "
             "has none"
         )
 

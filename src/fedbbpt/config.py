@@ -99,14 +99,14 @@ class PromptTable(Options):
     """Where the prompt goes; further keys are options of the prompt.
 
     ``vocabulary``: where candidates come from; "auto" is ``words`` if given, else "near".
-    ``mapping``: how a classifier's own classes become those of the task: by the ``labels``, or by
-    "counts" of what it answers to the clients' training examples.
+    ``mapping``: how a classifier's own classes become those of the task: by the ``labels``, by
+    "counts" of what it answers to the clients' training examples, or "learned" from these.
     """
 
     kind: str = "soft"
     side: Literal["label", "text", "image"] = "label"
     template: str = ""
-    mapping: Literal["names", "counts"] = "names"
+    mapping: Literal["names", "counts", "learned"] = "names"
     labels: dict[str, str] = {}
     per_class: bool | Literal["auto"] = "auto"
     vocabulary: Literal["auto", "near", "file", "public", "clients"] = "auto"

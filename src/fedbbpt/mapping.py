@@ -9,22 +9,16 @@ under a mapping that has seen an example, its loss says nothing of others like i
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from fedbbpt.arrays import Array, Arrays, decode, encode
+from fedbbpt.arrays import Array, decode, encode
 from fedbbpt.build import Federation, zero
+from fedbbpt.counting import Ask, agree
 from fedbbpt.errors import ConfigError
-from fedbbpt.maths import label_mapping
-from fedbbpt.maths.merge import weighted_mean
 from fedbbpt.round import Parts
-from fedbbpt.types import Update
-
-Ask = Callable[[str, Arrays, Sequence[str]], list[Update]]
 
 
 class Mappings:
@@ -58,28 +52,14 @@ class Mappings:
         """How often clients have counted."""
         return len(self._all)
 
-    def count(self, ask: Ask, point: Array) -> None:
+    def count(self, ask: Ask, point: Array, learned: bool) -> None:
         """Let all clients count under a point; the outcome is on disk before it is used."""
-        clients = self._federation.clients
-        updates = ask("count", {"point": point}, clients)
-        counts = {update.client: update.arrays["counts"].astype(np.int64) for update in updates}
-        total = np.sum(list(counts.values()), axis=0)
-        job = {"point": point, "counts": total.astype(np.uint32)}
-        told = [update for update in ask("sharpen", job, clients) if update.weight]
-        sharpness = label_mapping.SHARPNESS
-        if told:
-            losses = weighted_mean(told, "losses")
-            sharpness = label_mapping.SHARPNESSES[int(np.argmin(losses))]
-        made = sharpness * label_mapping.weights(total)
-        own = {
-            name: sharpness * label_mapping.weights(label_mapping.others(total, counts[name]))
-            for name in counts
-        }
-        self._all.append(made)
-        self._own = own
-        file, kept = self._file(self.made), {f"client.{k}": v for k, v in own.items()}
+        found = agree(ask, point, self._federation.clients, learned)
+        self._all.append(found.mapping)
+        self._own = found.own
+        file, kept = self._file(self.made), {f"client.{k}": v for k, v in found.own.items()}
         partial = file.with_suffix(".part")
-        partial.write_bytes(encode({"mapping": made, **kept}))
+        partial.write_bytes(encode({"mapping": found.mapping, **kept}))
         os.replace(partial, file)
 
     def parts(self, used: Sequence[int]) -> tuple[Parts, Mapping[str, Any]]:

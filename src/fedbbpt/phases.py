@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import cast
 
 import numpy as np
 
 from fedbbpt.arrays import Array, Arrays
-from fedbbpt.maths import label_mapping
+from fedbbpt.counting import COUNT, LEARN, SHARPEN
 from fedbbpt.protocols import AtomicBox, BlackBox
 from fedbbpt.random import stream
 from fedbbpt.round import Client, Parts, Phase, drawn, extended, search
@@ -42,34 +41,6 @@ def setup(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arrays
 def _keys(box: BlackBox, prompts: Sequence[RenderedPrompt], batch: Batch) -> set[bytes]:
     # Whatever build puts behind a client's door is atomic: it has to be metered.
     return {atom.key for atom in cast(AtomicBox, box).split(prompts, batch.inputs).atoms}
-
-
-def count(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arrays, float]:
-    """How much the model gives its own classes on the client's examples of each class, under the
-    point.
-    """
-    counts, _ = _counted(parts, client, job, box)
-    return {"counts": counts.astype(np.uint32)}, float(client.train.size)
-
-
-def sharpen(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arrays, float]:
-    """Of all clients' counts: losses on the client's examples under the others', by sharpness."""
-    mine, known = _counted(parts, client, job, box)
-    rest = job.arrays["counts"].astype(np.int64) - mine
-    if not rest.any() or not np.isfinite(known).all(axis=1).any():
-        return {}, 0.0
-    losses = label_mapping.losses(known, client.train.targets, rest)
-    return {"losses": losses}, float(client.train.size)
-
-
-def _counted(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Array, Array]:
-    """(C, S) counts and (B, S) log-probabilities, paid once for both phases."""
-    prompt = parts.prompt.render(job.arrays["point"][None])[0]
-    # Without labels: they may name none of the model's classes, and are not needed.
-    known = box([replace(prompt, labels=(), mapping=None)], client.train.inputs).embeddings
-    assert known is not None  # check has refused a box without classes
-    counts = label_mapping.count(known, client.train.targets, len(prompt.labels))
-    return counts, known
 
 
 def select(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arrays, float]:
@@ -129,10 +100,11 @@ PHASES = {
     phase.name: phase
     for phase in (
         Phase("setup", "train", lambda _: ("step", "once", "common"), setup),
-        Phase("count", "train", lambda _: ("counts",), count),
-        Phase("sharpen", "train", lambda _: ("losses",), sharpen),
         Phase("search", "train", _searched, search),
         Phase("select", "select", lambda _: ("losses", "squares", "answers", "labels"), select),
         Phase("evaluate", "evaluation", _compared, evaluate),
+        COUNT,
+        SHARPEN,
+        LEARN,
     )
 }

@@ -157,7 +157,9 @@ class Run:
         last = bool(self.books.counts.stopped) or not self.maps.made
         if self.federation.budget.left < (1 if last else 2) * size:
             return
-        self.maps.count(self._exchange, point)
+        # The two that most likely are chosen; in between, learning would cost time for little.
+        learned = last and self.config.prompt.mapping == "learned"
+        self.maps.count(self._exchange, point, learned)
         self.books.counts.maps = self.maps.made
 
     def _adopt(self) -> None:

@@ -10,6 +10,8 @@ mapping counts (Chen et al., CVPR 2023).
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from fedbbpt.arrays import Array
@@ -19,6 +21,8 @@ TEMPER = 0.2
 """Exponent of the probabilities; any from .15 to .3 does as well."""
 UNIT = 10_000
 """Count of one example; a tempered probability is about 1/S, so units must be small."""
+STEPS, RATE = 20, 1.0
+"""Gradient steps from the counts: none made a set worse, three times as many did."""
 SHARPNESSES = tuple(100.0 * 2.0 ** (k / 2) for k in range(9))
 """How many draws an example's probabilities are taken to be, 100 to 1,600. It leaves every answer
 as it is and makes the loss speak of more than its own scale."""
@@ -81,3 +85,44 @@ def losses(log_p: Array, targets: Array, counts: Array) -> Array:
     own, rows = targets[answered], np.arange(int(answered.sum()))
     raw = tempered(log_p[answered]) @ weights(counts).astype(np.float64).T
     return np.array([-log_softmax(beta * raw)[rows, own].mean() for beta in SHARPNESSES])
+
+
+class Slope(NamedTuple):
+    """Means over examples, for a step of the mapping.
+
+    Attributes:
+        features: (S,) tempered probabilities.
+        square: () of their squared length.
+        errors: (C,) of the classes' probabilities less what is right.
+        product: (C, S) of errors and features.
+    """
+
+    features: Array
+    square: Array
+    errors: Array
+    product: Array
+
+
+def slope(log_p: Array, targets: Array, mapping: Array) -> Slope:
+    """Of the cross-entropy of N answered examples under a (C, S) mapping."""
+    answered = np.isfinite(log_p).all(axis=1)
+    features, own = tempered(log_p[answered]), targets[answered]
+    error = np.exp(log_softmax(features @ mapping.astype(np.float64).T))
+    error[np.arange(len(own)), own] -= 1.0
+    count = max(1, len(own))
+    return Slope(
+        features.mean(axis=0) if len(own) else np.zeros(log_p.shape[1]),
+        np.array((features**2).sum() / count),
+        error.sum(axis=0) / count,
+        error.T @ features / count,
+    )
+
+
+def step(mapping: Array, mean: Slope) -> Array:
+    """The mapping after one gradient step on features that are centred and of length one on
+    average, and a bias; since probabilities add up to one, a bias is part of the mapping.
+    """
+    variance = float(mean.square) - float(mean.features @ mean.features)
+    centred = mean.product - np.outer(mean.errors, mean.features)
+    moved = RATE * len(mapping) * centred / max(variance, 1e-30)
+    return np.asarray(mapping - moved + (moved @ mean.features)[:, None], np.float32)

@@ -1,0 +1,56 @@
+"""What a classifier's own classes mean for the task, by the clients' counts: no prompt at all.
+
+The searches with ``prompt.mapping = "counts"`` start from it (:mod:`fedbbpt.maths.label_mapping`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fedbbpt.arrays import Arrays
+from fedbbpt.baselines import Baseline, Exchange
+from fedbbpt.counting import COUNT, LEARN, SHARPEN, agree
+from fedbbpt.errors import ConfigError
+from fedbbpt.phases import PHASES, compare
+from fedbbpt.protocols import BlackBox
+from fedbbpt.round import Client, Parts, Phase
+from fedbbpt.types import Job
+
+
+def evaluate(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arrays, float]:
+    """Test sums by the labels, where they name classes of the model, and by the counts."""
+    start = parts.prompt.render(job.arrays["points"])[0]
+    counted = replace(start, mapping=job.arrays["mapping"])
+    try:
+        reply = box([start, counted], client.test.inputs)
+    except ConfigError:
+        reply = box([counted, counted], client.test.inputs)
+    return compare(parts, client, reply.scores)
+
+
+@dataclass(frozen=True)
+class LabelMapping(Baseline):
+    """Naive Bayes on what the model answers; each training example costs one query.
+
+    Attributes:
+        learned: improve it by gradient steps, which cost none.
+    """
+
+    learned: bool = False
+
+    needs = frozenset({"classes"})
+    numbers = False
+    phases = (
+        COUNT,
+        SHARPEN,
+        LEARN,
+        Phase("mapping_evaluate", "evaluation", PHASES["evaluate"].sends, evaluate),
+    )
+    evaluate = "mapping_evaluate"
+
+    def fit(self, exchange: Exchange) -> Arrays:
+        """``{"mapping": (C, S)}``."""
+        found = agree(exchange.ask, np.zeros(0), exchange.holders("train"), self.learned)
+        return {"mapping": found.mapping}
