@@ -53,8 +53,8 @@ def check_mapping(kind: str, prompt: Prompt, box: AtomicBox) -> None:
         )
     if "classes" not in box.gives:
         raise Incompatible(
-            f"prompt.mapping 'counts' and 'learned' need a classifier with classes of its own, and {box.name} "
-            "has none"
+            "prompt.mapping 'counts' and 'learned' need a classifier with classes of its own, and "
+            f"{box.name} has none"
         )
 
 

@@ -21,7 +21,7 @@ from fedbbpt.maths import label_mapping
 from fedbbpt.maths.merge import weighted_mean
 from fedbbpt.protocols import BlackBox
 from fedbbpt.round import Client, Parts, Phase
-from fedbbpt.types import Job, Update
+from fedbbpt.types import Batch, Job, Update
 
 Ask = Callable[[str, Arrays, Sequence[str]], list[Update]]
 
@@ -38,7 +38,13 @@ class Agreed(NamedTuple):
     own: dict[str, Array]
 
 
-def agree(ask: Ask, point: Array, clients: Sequence[str], learned: bool = False) -> Agreed:
+def agree(
+    ask: Ask,
+    point: Array,
+    clients: Sequence[str],
+    learned: bool = False,
+    exchanges: Exchanges | None = None,
+) -> Agreed:
     """Let all clients count under a point.
 
     Args:
@@ -46,19 +52,21 @@ def agree(ask: Ask, point: Array, clients: Sequence[str], learned: bool = False)
         point: of the prompt.
         clients: names of those that train.
         learned: improve the counts by gradient steps, of which each takes one more exchange.
+        exchanges: ``SEARCH`` if absent.
     """
-    updates = ask(COUNT.name, {"point": point}, clients)
+    phases = exchanges or SEARCH
+    updates = ask(phases.tally.name, {"point": point}, clients)
     counts = {update.client: update.arrays["counts"].astype(np.int64) for update in updates}
     total = np.sum(list(counts.values()), axis=0)
     job = {"point": point, "counts": total.astype(np.uint32)}
-    told = [update for update in ask(SHARPEN.name, job, clients) if update.weight]
+    told = [update for update in ask(phases.sharpen.name, job, clients) if update.weight]
     sharpness = label_mapping.SHARPNESS
     if told:
         losses = weighted_mean(told, "losses")
         sharpness = label_mapping.SHARPNESSES[int(np.argmin(losses))]
     mapping = sharpness * label_mapping.weights(total)
     for _ in range(label_mapping.STEPS if learned else 0):
-        slopes = ask(LEARN.name, {"point": point, "mapping": mapping}, clients)
+        slopes = ask(phases.learn.name, {"point": point, "mapping": mapping}, clients)
         means = (weighted_mean(slopes, name) for name in label_mapping.Slope._fields)
         mapping = label_mapping.step(mapping, label_mapping.Slope(*means))
     own = {
@@ -71,39 +79,62 @@ def agree(ask: Ask, point: Array, clients: Sequence[str], learned: bool = False)
 # --- at the client -------------------------------------------------------------------------------
 
 
-def count(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arrays, float]:
+def count(parts: Parts, batch: Batch, job: Job, box: BlackBox) -> Arrays:
     """(C, S) counts of what the model answers to the client's examples under the point."""
-    counts, _ = _counted(parts, client, job, box)
-    return {"counts": counts.astype(np.uint32)}, float(client.train.size)
+    counts, _ = _counted(parts, batch, job, box)
+    return {"counts": counts.astype(np.uint32)}
 
 
-def sharpen(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arrays, float]:
+def sharpen(parts: Parts, batch: Batch, job: Job, box: BlackBox) -> Arrays:
     """Losses on the client's examples under the others' counts, by sharpness."""
-    mine, known = _counted(parts, client, job, box)
+    mine, known = _counted(parts, batch, job, box)
     rest = job.arrays["counts"].astype(np.int64) - mine
     if not rest.any() or not np.isfinite(known).all(axis=1).any():
-        return {}, 0.0
-    losses = label_mapping.losses(known, client.train.targets, rest)
-    return {"losses": losses}, float(client.train.size)
+        return {}
+    return {"losses": label_mapping.losses(known, batch.targets, rest)}
 
 
-def learn(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arrays, float]:
+def learn(parts: Parts, batch: Batch, job: Job, box: BlackBox) -> Arrays:
     """The slope of the loss of the client's examples under a mapping."""
-    _, known = _counted(parts, client, job, box)
-    found = label_mapping.slope(known, client.train.targets, job.arrays["mapping"])
-    return found._asdict(), float(client.train.size)
+    _, known = _counted(parts, batch, job, box)
+    return label_mapping.slope(known, batch.targets, job.arrays["mapping"])._asdict()
 
 
-def _counted(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Array, Array]:
-    """(C, S) counts and (B, S) log-probabilities, paid once for both phases."""
+def _counted(parts: Parts, batch: Batch, job: Job, box: BlackBox) -> tuple[Array, Array]:
+    """(C, S) counts and (B, S) log-probabilities, paid once for all phases."""
     prompt = parts.prompt.render(job.arrays["point"][None])[0]
     # Without labels: they may name none of the model's classes, and are not needed.
-    known = box([replace(prompt, labels=(), mapping=None)], client.train.inputs).embeddings
+    known = box([replace(prompt, labels=(), mapping=None)], batch.inputs).embeddings
     assert known is not None  # check has refused a box without classes
-    counts = label_mapping.count(known, client.train.targets, len(prompt.labels))
+    counts = label_mapping.count(known, batch.targets, len(prompt.labels))
     return counts, known
 
 
-COUNT = Phase("count", "train", lambda _: ("counts",), count)
-SHARPEN = Phase("sharpen", "train", lambda _: ("losses",), sharpen)
-LEARN = Phase("learn", "train", lambda _: label_mapping.Slope._fields, learn)
+class Exchanges(NamedTuple):
+    """The phases of one agreement."""
+
+    tally: Phase
+    sharpen: Phase
+    learn: Phase
+
+
+def _exchanges(purse: str, all_: bool) -> Exchanges:
+    """On the training examples, or on these and those held back."""
+
+    def phase(name: str, sends: tuple[str, ...], told: Callable[..., Arrays]) -> Phase:
+        def work(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arrays, float]:
+            batch = client.train.joined(client.holdout) if all_ else client.train
+            arrays = told(parts, batch, job, box)
+            return arrays, float(batch.size) if arrays else 0.0
+
+        return Phase(f"{name}_all" if all_ else name, purse, lambda _: sends, work)
+
+    return Exchanges(
+        phase("count", ("counts",), count),
+        phase("sharpen", ("losses",), sharpen),
+        phase("learn", label_mapping.Slope._fields, learn),
+    )
+
+
+SEARCH, FINAL = _exchanges("train", False), _exchanges("select", True)
+"""During a search; and after the choice, when the examples that made it may teach as well."""

@@ -14,9 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fedbbpt.arrays import Array, decode, encode
 from fedbbpt.build import Federation, zero
-from fedbbpt.counting import Ask, agree
+from fedbbpt.counting import FINAL, Ask, agree
 from fedbbpt.errors import ConfigError
 from fedbbpt.round import Parts
 
@@ -36,10 +38,12 @@ class Mappings:
     def __init__(self, federation: Federation, folder: Path, made: int) -> None:
         self._federation, self._folder = federation, folder
         self._all: list[Array] = []
+        self._learned: list[bool] = []
         self._own: dict[str, Array] = {}
         for number in range(1, made + 1):
             arrays = decode(self._file(number).read_bytes())
             self._all.append(arrays.pop("mapping"))
+            self._learned.append(bool(arrays.pop("learned")))
             self._own = {name[7:]: array for name, array in arrays.items()}
         try:
             federation.box.prepare(zero(federation.parts.prompt))
@@ -56,11 +60,27 @@ class Mappings:
         """Let all clients count under a point; the outcome is on disk before it is used."""
         found = agree(ask, point, self._federation.clients, learned)
         self._all.append(found.mapping)
+        self._learned.append(learned)
         self._own = found.own
         file, kept = self._file(self.made), {f"client.{k}": v for k, v in found.own.items()}
         partial = file.with_suffix(".part")
-        partial.write_bytes(encode({"mapping": found.mapping, **kept}))
+        partial.write_bytes(
+            encode({"mapping": found.mapping, "learned": np.array(learned), **kept})
+        )
         os.replace(partial, file)
+
+    def refit(self, ask: Ask, points: Sequence[Array], used: Sequence[int]) -> None:
+        """Agree once more on each snapshot's mapping, now on all examples.
+
+        Args:
+            points: of the snapshots.
+            used: for each the number of its mapping.
+        """
+        for number, point in dict(zip(used, points, strict=True)).items():
+            if number:
+                clients, learned = self._federation.clients, self._learned[number - 1]
+                found = agree(ask, point, clients, learned, FINAL)
+                self._all[number - 1] = found.mapping
 
     def parts(self, used: Sequence[int]) -> tuple[Parts, Mapping[str, Any]]:
         """The run's parts under the last mapping, and the prompt that each client trains with.

@@ -8,7 +8,7 @@ from typing import cast
 import numpy as np
 
 from fedbbpt.arrays import Array, Arrays
-from fedbbpt.counting import COUNT, LEARN, SHARPEN
+from fedbbpt.counting import FINAL, SEARCH
 from fedbbpt.protocols import AtomicBox, BlackBox
 from fedbbpt.random import stream
 from fedbbpt.round import Client, Parts, Phase, drawn, extended, search
@@ -103,8 +103,7 @@ PHASES = {
         Phase("search", "train", _searched, search),
         Phase("select", "select", lambda _: ("losses", "squares", "answers", "labels"), select),
         Phase("evaluate", "evaluation", _compared, evaluate),
-        COUNT,
-        SHARPEN,
-        LEARN,
+        *SEARCH,
+        *FINAL,
     )
 }

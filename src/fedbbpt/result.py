@@ -50,6 +50,7 @@ def judge(run: Run) -> Verdict:
     chosen = len(run.books.snapshots.points) - 1
     if held is not None:
         chosen = choose(held["losses"], held["squares"], sum(update.weight for update in heard))
+    run.refit()
     run.progress("phase", {"name": "evaluate"})
     tested = run.ask_all("evaluate", federation.holders("test"))
     verdict = _verdict(run, chosen, tested)

@@ -120,7 +120,9 @@ class Run:
         budget, number = self.federation.budget, self.books.server.round
         parts = self.config.method.snapshots
         done = max(budget.spent("train") / budget.limit, number / self.config.rounds.max)
-        kept = len(self.books.snapshots.points) - (self.maps is not None and self.maps.named)
+        kept = len(self.books.snapshots.points)
+        if self.maps is not None:  # the start again, under its mappings
+            kept -= sum(not point.any() for point in self.books.snapshots.points[1:])
         if int(done * parts) >= kept:
             self._snapshot()
 
@@ -129,38 +131,42 @@ class Run:
         server = self.books.server
         best = self.parts.aggregator.best(self.parts.optimizer, server.state, server.memory)
         if self.maps is not None and self.books.snapshots.rounds[-1] != server.round:
-            self._count(best)
-        self._keep(best)
-
-    def _keep(self, point: Array) -> None:
-        self.books.snapshot(point, self.books.counts.maps)
+            size = sum(batch.size for batch in self.federation.split.train.values())
+            last = bool(self.books.counts.stopped)
+            # Not if it would take what the last snapshot needs. Only the last is learned, which
+            # takes time.
+            if self.federation.budget.left >= (1 if last else 2) * size:
+                self._count(best, last and self.config.prompt.mapping == "learned")
+        self.books.snapshot(best, self.books.counts.maps)
         self._adopt()
 
     # --- label mappings (fedbbpt.mapping) --------------------------------------------------------
 
     def _map_start(self) -> None:
-        """The first counts, and a snapshot of them alone where the start goes by its labels."""
+        """The first mappings, of the starting point: each a snapshot unless it is the start."""
         assert self.maps is not None
-        start = self.books.snapshots.points[0]
-        self._count(start)
-        self.books.counts.met = sorted(self.federation.clients)
-        if self.maps.named:
-            self._keep(start)
-        else:
-            self.books.snapshots.maps[0] = 1
-            self._adopt()
+        books = self.books
+        start, learns = books.snapshots.points[0], self.config.prompt.mapping == "learned"
+        for learned in [False, True] if learns and not self.maps.named else [learns]:
+            self._count(start, learned)
+            if self.maps.named or self.maps.made > 1:
+                books.snapshot(start, books.counts.maps)
+            else:
+                books.snapshots.maps[0] = 1
+        books.counts.met = sorted(self.federation.clients)
+        self._adopt()
 
-    def _count(self, point: Array) -> None:
-        """Count under a point, unless that would take what the last snapshot needs."""
+    def _count(self, point: Array, learned: bool) -> None:
         assert self.maps is not None
-        size = sum(batch.size for batch in self.federation.split.train.values())
-        last = bool(self.books.counts.stopped) or not self.maps.made
-        if self.federation.budget.left < (1 if last else 2) * size:
-            return
-        # The two that most likely are chosen; in between, learning would cost time for little.
-        learned = last and self.config.prompt.mapping == "learned"
         self.maps.count(self._exchange, point, learned)
         self.books.counts.maps = self.maps.made
+
+    def refit(self) -> None:
+        """After the choice: examples that were held back for it teach the mappings as well."""
+        if self.maps is not None and self.federation.holders("holdout"):
+            kept = self.books.snapshots
+            self.maps.refit(self._exchange, kept.points, kept.maps)
+            self._adopt()
 
     def _adopt(self) -> None:
         """Take the last mapping everywhere."""

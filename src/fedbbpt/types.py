@@ -151,6 +151,11 @@ class Batch(NamedTuple):
         """Number of examples B (``len`` of a NamedTuple counts its fields)."""
         return len(self.inputs)
 
+    def joined(self, other: Batch) -> Batch:
+        """These examples and behind them the others."""
+        targets = np.concatenate([self.targets, other.targets])
+        return Batch((*self.inputs, *other.inputs), targets)
+
     def take(self, rows: Sequence[int] | Array) -> Batch:
         """The examples at these positions, in this order."""
         index = np.asarray(rows, dtype=np.int64)

@@ -11,7 +11,7 @@ import numpy as np
 
 from fedbbpt.arrays import Arrays
 from fedbbpt.baselines import Baseline, Exchange
-from fedbbpt.counting import COUNT, LEARN, SHARPEN, agree
+from fedbbpt.counting import FINAL, agree
 from fedbbpt.errors import ConfigError
 from fedbbpt.phases import PHASES, compare
 from fedbbpt.protocols import BlackBox
@@ -32,7 +32,8 @@ def evaluate(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arr
 
 @dataclass(frozen=True)
 class LabelMapping(Baseline):
-    """Naive Bayes on what the model answers; each training example costs one query.
+    """Naive Bayes on what the model answers; each example costs one query. It has nothing to
+    choose, so those held back teach as well.
 
     Attributes:
         learned: improve it by gradient steps, which cost none.
@@ -43,14 +44,12 @@ class LabelMapping(Baseline):
     needs = frozenset({"classes"})
     numbers = False
     phases = (
-        COUNT,
-        SHARPEN,
-        LEARN,
+        *FINAL,
         Phase("mapping_evaluate", "evaluation", PHASES["evaluate"].sends, evaluate),
     )
     evaluate = "mapping_evaluate"
 
     def fit(self, exchange: Exchange) -> Arrays:
         """``{"mapping": (C, S)}``."""
-        found = agree(exchange.ask, np.zeros(0), exchange.holders("train"), self.learned)
+        found = agree(exchange.ask, np.zeros(0), exchange.holders("train"), self.learned, FINAL)
         return {"mapping": found.mapping}

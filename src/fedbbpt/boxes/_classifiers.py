@@ -94,7 +94,8 @@ class TfLite(Classifier):
         kind = self._input["dtype"]
         if self._whole:
             # Pixels as they are: 0 to 255, or for signed bytes from -128 on.
-            given = np.rint(image * 255) + np.iinfo(kind).min
+            given: Array = (image * np.float32(255) + np.float32(0.5)).astype(np.int16)
+            given += np.int16(np.iinfo(kind).min)
         else:
             given = (image - np.array(self._mean)) / np.array(self.std)
         self._run.set_tensor(self._input["index"], given[None].astype(kind))

@@ -54,31 +54,42 @@ class Look:
 
     def on(self, images: Array, pictures: Sequence[Picture]) -> Array:
         """The prompted images, (B, H, W, 3) float32 in [0, 1], in the 256 steps of a file."""
-        pixels = np.rint(images * 255).astype(np.uint8)
+        pixels = (images * np.float32(255) + np.float32(0.5)).astype(np.uint8)
         seen = np.array([self._one(image) for image in pixels])
         return seen.astype(np.float32) / np.float32(255)
 
     def _one(self, pixels: Array) -> Array:
         from PIL import Image, ImageEnhance, ImageFilter
 
-        zoom, aspect, right, down, _, _, _, saturation, sharpness = self.point * STEPS
-        image = Image.fromarray(pixels)
-        width, height = image.size
-        # What one pixel of the new picture is in the old one: across, down.
-        across, along = np.exp(-zoom - aspect), np.exp(-zoom + aspect)
-        left = width * (0.5 + right - 0.5 * across)
-        top = height * (0.5 + down - 0.5 * along)
-        image = image.transform(
-            image.size,
-            Image.Transform.AFFINE,
-            (across, 0.0, left, 0.0, along, top),
-            Image.Resampling.BILINEAR,
-            fillcolor=(MIDDLE,) * 3,
-        )
+        saturation, sharpness = (self.point * STEPS)[7:]
+        image = self._moved(Image.fromarray(pixels))
         image = image.point(self._curve * 3)
         image = ImageEnhance.Color(image).enhance(1.0 + saturation)
         blurred = image.filter(ImageFilter.BoxBlur(BLUR))
         return np.asarray(Image.blend(blurred, image, 1.0 + sharpness))
+
+    def _moved(self, image: Any) -> Any:
+        """What is seen of the picture and its grey surroundings, as large as it was."""
+        from PIL import Image
+
+        zoom, aspect, right, down = (self.point * STEPS)[:4]
+        width, height = image.size
+        part = np.exp([-zoom - aspect, -zoom + aspect])  # of the picture's width and height
+        middle = np.array([0.5 + right, 0.5 + down])
+        seen = np.concatenate([middle - part / 2, middle + part / 2])
+        inside = np.clip(seen, 0.0, 1.0)
+        # Where the part that is inside comes to stand, in pixels.
+        span = np.tile(part, 2)
+        to = np.rint((inside - np.tile(seen[:2], 2)) / span * np.tile([width, height], 2)).astype(
+            int
+        )
+        size = (int(to[2] - to[0]), int(to[3] - to[1]))
+        new = Image.new("RGB", image.size, (MIDDLE,) * 3)
+        box = inside * np.tile([width, height], 2)
+        if min(size) > 0 and min(box[2:] - box[:2]) > 0:
+            shown = image.resize(size, Image.Resampling.BILINEAR, tuple(map(float, box)))
+            new.paste(shown, (int(to[0]), int(to[1])))
+        return new
 
     @cached_property
     def _curve(self) -> list[int]:
