@@ -37,7 +37,8 @@ class Baseline(ABC):
         needs: what the box must give besides scores, of {"embeddings", "text", "gradients"}.
         prompt: the kind of prompt that it starts at, with that kind's own options; the config's
             are those of a search.
-        numbers: it also works where labels are numbers and not classes.
+        numbers: it also works where labels are numbers and not classes; ``pictures``: where
+            examples are pictures and not texts.
         everyone: what is fitted differs from client to client, so that where the test examples
             belong to no site, every client is scored on all of them.
         evaluate: the phase that scores the starting prompt and, second, what was fitted.
@@ -46,6 +47,7 @@ class Baseline(ABC):
     needs: ClassVar[frozenset[str]] = frozenset()
     prompt: ClassVar[str] = "manual"
     numbers: ClassVar[bool] = True
+    pictures: ClassVar[bool] = True
     everyone: ClassVar[bool] = False
     evaluate: ClassVar[str]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-GAPS = {"label": "{label}", "text": "{text}"}
+GAPS = {"label": "{label}", "text": "{text}", "image": "{label}"}
 MASK = "{mask}"
 
 

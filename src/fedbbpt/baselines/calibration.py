@@ -31,6 +31,7 @@ class Calibration(Baseline):
     As in the paper's code, the prior is the mean of the three inputs' probabilities.
     """
 
+    pictures = False
     evaluate = "calibrated"
 
     @property

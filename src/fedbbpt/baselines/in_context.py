@@ -51,6 +51,7 @@ class InContext(Baseline):
     shots: int = 1
 
     everyone = True
+    pictures = False
     evaluate = "in_context"
 
     def __post_init__(self) -> None:

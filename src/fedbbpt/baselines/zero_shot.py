@@ -36,8 +36,14 @@ class ZeroShot(Baseline):
 
     def prepare(self, start: RenderedPrompt, box: AtomicBox) -> None:
         """Refuse a template without its gap, and what the box refuses."""
+        if self.template not in ("bare", "manual") and "text" not in box.accepts:
+            raise ConfigError(
+                f"method.baseline.template is '{self.template}', but {box.name} reads no text; "
+                "it must be 'bare' or 'manual'"
+            )
         prompt, gap = self.prompted(start, box.vocabulary), GAPS[start.side]
-        if prompt.template.count(gap) != 1:
+        bare = start.side == "image" and not prompt.template  # a classifier's labels are its own
+        if prompt.template.count(gap) != 1 and not bare:
             raise ConfigError(
                 f"method.baseline.template is '{self.template}'; it must be 'bare', 'manual' or "
                 f"hold {gap} once"
