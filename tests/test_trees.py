@@ -26,6 +26,13 @@ def test_paths_are_made_absolute_and_variables_expanded(tmp_path, monkeypatch):
         locate({"data": {"train": "$NO_SUCH/a"}}, tmp_path)
 
 
+@pytest.mark.parametrize("model", ["minilm", "org/name", "package.module:name", "m.onnx:x"])
+def test_a_model_may_be_a_name_and_a_file_of_one_is_a_path(tmp_path, model):
+    tree = {"box": {"model": model, "vocabulary": "nets/a.tflite"}}
+    locate(tree, tmp_path)
+    assert tree["box"] == {"model": model, "vocabulary": str(tmp_path / "nets" / "a.tflite")}
+
+
 def test_a_part_that_is_named_anew_keeps_no_old_options():
     below = {"part": {"name": "a", "lr": 1}, "other": {"x": 1, "y": [1, 2]}}
     above = {"part": {"name": "b"}, "other": {"y": [3]}}

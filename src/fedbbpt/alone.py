@@ -15,10 +15,10 @@ from fedbbpt.build import build
 from fedbbpt.config import Config
 from fedbbpt.errors import BudgetTooSmall, Incompatible
 from fedbbpt.ledger import Ledger
+from fedbbpt.needs import count_needs
 from fedbbpt.protocols import AtomicBox
 from fedbbpt.record import read_lines
 from fedbbpt.rundir import CLIENTS, EVENTS
-from fedbbpt.runner import count_needs
 from fedbbpt.sharing import Split, only
 from fedbbpt.trees import Tree
 
@@ -89,13 +89,11 @@ def refuse_elsewhere(config: Config) -> None:
 
 
 def warnings(path: Path, clients: Sequence[str]) -> tuple[str, ...]:
-    """What went wrong at which client, a sentence each."""
-    return tuple(
-        f"{name}: {event['sentence']}"
-        for name in clients
-        for event in read_lines(folder(path, name) / EVENTS)
-        if event["event"] == "diagnosis"
-    )
+    """What was noted, once for all clients, and what went wrong at which; a sentence each."""
+    events = [(name, e) for name in clients for e in read_lines(folder(path, name) / EVENTS)]
+    notes = dict.fromkeys(e["sentence"] for _, e in events if e["event"] == "note")
+    wrong = (f"{name}: {e['sentence']}" for name, e in events if e["event"] == "diagnosis")
+    return (*notes, *wrong)
 
 
 def by_client(results: Mapping[str, Tree]) -> dict[str, tuple[float, float]]:

@@ -17,8 +17,10 @@ from fedbbpt.build import build
 from fedbbpt.config import Config, read, resolve
 from fedbbpt.errors import ConfigError
 from fedbbpt.ledger import Ledger
+from fedbbpt.needs import count_needs
 from fedbbpt.protocols import AtomicBox
 from fedbbpt.record import read_json, write_json
+from fedbbpt.report.pictures import draw
 from fedbbpt.result import judge, result
 from fedbbpt.rundir import (
     RESULT,
@@ -29,7 +31,7 @@ from fedbbpt.rundir import (
     refuse_unless_free,
     reopen,
 )
-from fedbbpt.runner import Progress, Run, count_needs
+from fedbbpt.runner import Progress, Run
 from fedbbpt.sharing import Split, examples, only, share_out, tables
 
 
@@ -267,7 +269,7 @@ def _alone(
     }
     content = alone.mean_of(results, config, split)
     write_json(path / RESULT, content)
-    warnings = (*split.notes, *alone.warnings(path, list(results)))
+    warnings = alone.warnings(path, list(results))
     return Outcome(content, None, path, alone.by_client(results), warnings)
 
 
@@ -291,6 +293,7 @@ def _finish(work: Run, began: float) -> Outcome:
     if requests:
         work.books.events.write("requests", **requests)
     write_json(work.directory.path / RESULT, content)
-    notes = federation.split.notes
-    warnings = (*notes, *(finding.sentence for finding in verdict.warnings))
+    split, visual = federation.split, tuned.prompt.visual if tuned else None
+    hindered = draw(work.directory.pictures, visual, federation.box.vision, split)
+    warnings = (*work.notes, *(finding.sentence for finding in verdict.warnings), *hindered)
     return Outcome(content, tuned, work.directory.path, verdict.by_client, warnings, requests)

@@ -35,6 +35,8 @@ def save(folder: Path, prompt: RenderedPrompt, point: Array, facts: dict[str, An
         facts = {**facts, "visual": dict(prompt.visual.facts)}
     write_arrays(folder, {"point": point, **arrays})
     meta = {
+        "parameters": int(point.size),  # numbers that were searched
+        "bytes": (folder / ARRAYS).stat().st_size,
         "kind": prompt.kind,
         "side": prompt.side,
         "mode": prompt.mode,

@@ -18,7 +18,10 @@ from fedbbpt.types import Update
 
 @dataclass
 class Counts:
-    """What adds up over a run and must survive a kill. Times are seconds, sizes bytes."""
+    """What adds up over a run and must survive a kill. Times are seconds, sizes bytes.
+
+    ``asides`` are rounds that were no step of the search, ``maps`` label mappings.
+    """
 
     up: int = 0
     down: int = 0
@@ -29,6 +32,7 @@ class Counts:
     total: float = 0.0
     stopped: str = ""
     maps: int = 0
+    asides: int = 0
     met: list[str] = field(default_factory=list)
 
 
@@ -125,6 +129,7 @@ class Books:
             counts.client_rounds += 1
             self.events.write(
                 "client",
+                phase=played.job.phase,
                 round=number,
                 client=update.client,
                 loss=loss,
@@ -136,6 +141,7 @@ class Books:
             )
         heard = [loss for loss in losses if np.isfinite(loss)]
         merge = {
+            "phase": played.job.phase,
             "round": number,
             "clients": len(played.updates),
             "loss": float(np.mean(heard)) if heard else None,

@@ -8,6 +8,7 @@ ledger already holds, and is the same in one process and over many machines.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import inf
 from typing import Any
 
 from fedbbpt.errors import BudgetSpent
@@ -71,6 +72,12 @@ class Budget:
     def spent(self, purse: str) -> int:
         """Queries charged to a purse by all accounts."""
         return sum(len(paid) for (p, _), paid in self._paid.items() if p == purse)
+
+    def left_of(self, account: str) -> float:
+        """Training queries that a client's own cap still allows."""
+        if self.each is None:
+            return inf
+        return max(0, self.each - len(self._paid.get(("train", account), ())))
 
     def keys(self) -> list[bytes]:
         """Every charge's key, as often as it was charged."""

@@ -16,8 +16,8 @@ from fedbbpt.budget import FEDERATION, Budget
 from fedbbpt.check import (
     check,
     check_baseline,
+    check_examples,
     check_inputs,
-    check_labels,
     check_mapping,
     check_moves,
     check_prompt,
@@ -120,10 +120,10 @@ def build(config: Config, split: Split, shelf: Shelf, box: AtomicBox | None = No
         directions=_directions(config),
         wire=method.wire,
         phases={**phases, **gathered.phases},
-        batch=config.rounds.batch,
+        batch=config.rounds.batch if baseline is None else 0,
         counts=config.prompt.mapping != "names" and baseline is None,
     )
-    _check(parts, box, baseline, config.rounds.steps)
+    _check(parts, box, baseline, config.rounds.steps, split.pictures)
     budget = Budget(config.budget.queries, config.budget.client_queries)
     timer = Timed(box)
     inner = Retrying(timer, config.box.attempts)
@@ -139,12 +139,14 @@ def build(config: Config, split: Split, shelf: Shelf, box: AtomicBox | None = No
     return Federation(config, parts, engine, budget, inner, timer, split, baseline, gathered)
 
 
-def _check(parts: Parts, box: AtomicBox, baseline: Baseline | None, steps: int) -> None:
+def _check(
+    parts: Parts, box: AtomicBox, baseline: Baseline | None, steps: int, pictures: bool
+) -> None:
     check(parts, box, steps)
     if baseline is None:
         check_moves(parts.prompt)
     else:
-        check_labels(baseline, parts.task)
+        check_examples(baseline, parts.task, pictures)
         baseline.prepare(zero(parts.prompt), box)
 
 

@@ -84,12 +84,14 @@ def check_baseline(kind: str, baseline: Baseline, box: AtomicBox) -> None:
         )
 
 
-def check_labels(baseline: Baseline, task: Task) -> None:
-    """Refuse a baseline that learns classes for a task of numbers.
+def check_examples(baseline: Baseline, task: Task, pictures: bool) -> None:
+    """Refuse a baseline that learns classes for a task of numbers, or one of texts for pictures.
 
     Raises:
         Incompatible: it does.
     """
+    if pictures and not baseline.pictures:
+        raise Incompatible(f"{_name(baseline)} works on texts, and the examples are images")
     if task.numbers and not baseline.numbers:
         raise Incompatible(
             f"{_name(baseline)} learns classes, but the labels of this task are numbers"

@@ -24,6 +24,7 @@ from fedbbpt.round import Client, Parts, Phase
 from fedbbpt.types import Batch, Job, Update
 
 Ask = Callable[[str, Arrays, Sequence[str]], list[Update]]
+Tell = Callable[[Parts, Batch, Job, BlackBox], tuple[Arrays, float]]
 
 
 class Agreed(NamedTuple):
@@ -58,15 +59,18 @@ def agree(
     updates = ask(phases.tally.name, {"point": point}, clients)
     counts = {update.client: update.arrays["counts"].astype(np.int64) for update in updates}
     total = np.sum(list(counts.values()), axis=0)
-    job = {"point": point, "counts": total.astype(np.uint32)}
+    job = {"point": point, "counts": _packed(total)}
     told = [update for update in ask(phases.sharpen.name, job, clients) if update.weight]
     sharpness = label_mapping.SHARPNESS
     if told:
-        losses = weighted_mean(told, "losses")
+        losses = weighted_mean(told, "by_sharpness")
         sharpness = label_mapping.SHARPNESSES[int(np.argmin(losses))]
     mapping = sharpness * label_mapping.weights(total)
     for _ in range(label_mapping.STEPS if learned else 0):
-        slopes = ask(phases.learn.name, {"point": point, "mapping": mapping}, clients)
+        job = {"point": point, "mapping": mapping}
+        slopes = [update for update in ask(phases.learn.name, job, clients) if update.weight]
+        if not slopes:
+            break
         means = (weighted_mean(slopes, name) for name in label_mapping.Slope._fields)
         mapping = label_mapping.step(mapping, label_mapping.Slope(*means))
     own = {
@@ -79,25 +83,37 @@ def agree(
 # --- at the client -------------------------------------------------------------------------------
 
 
-def count(parts: Parts, batch: Batch, job: Job, box: BlackBox) -> Arrays:
+def count(parts: Parts, batch: Batch, job: Job, box: BlackBox) -> tuple[Arrays, float]:
     """(C, S) counts of what the model answers to the client's examples under the point."""
-    counts, _ = _counted(parts, batch, job, box)
-    return {"counts": counts.astype(np.uint32)}
+    counts, known = _counted(parts, batch, job, box)
+    return {"counts": _packed(counts)}, _answered(known)
 
 
-def sharpen(parts: Parts, batch: Batch, job: Job, box: BlackBox) -> Arrays:
+def sharpen(parts: Parts, batch: Batch, job: Job, box: BlackBox) -> tuple[Arrays, float]:
     """Losses on the client's examples under the others' counts, by sharpness."""
     mine, known = _counted(parts, batch, job, box)
     rest = job.arrays["counts"].astype(np.int64) - mine
-    if not rest.any() or not np.isfinite(known).all(axis=1).any():
-        return {}
-    return {"losses": label_mapping.losses(known, batch.targets, rest)}
+    if not rest.any() or not _answered(known):
+        return {}, 0.0
+    losses = label_mapping.losses(known, batch.targets, rest)
+    return {"by_sharpness": losses}, _answered(known)
 
 
-def learn(parts: Parts, batch: Batch, job: Job, box: BlackBox) -> Arrays:
+def learn(parts: Parts, batch: Batch, job: Job, box: BlackBox) -> tuple[Arrays, float]:
     """The slope of the loss of the client's examples under a mapping."""
     _, known = _counted(parts, batch, job, box)
-    return label_mapping.slope(known, batch.targets, job.arrays["mapping"])._asdict()
+    found = label_mapping.slope(known, batch.targets, job.arrays["mapping"])
+    return found._asdict(), _answered(known)
+
+
+def _packed(counts: Array) -> Array:
+    """In four bytes each, unless there are some 400,000 examples of a class."""
+    return counts.astype(np.uint32 if counts.max(initial=0) < 2**32 else np.uint64)
+
+
+def _answered(known: Array) -> float:
+    """How many examples a mean is over."""
+    return float(np.isfinite(known).all(axis=1).sum())
 
 
 def _counted(parts: Parts, batch: Batch, job: Job, box: BlackBox) -> tuple[Array, Array]:
@@ -121,17 +137,16 @@ class Exchanges(NamedTuple):
 def _exchanges(purse: str, all_: bool) -> Exchanges:
     """On the training examples, or on these and those held back."""
 
-    def phase(name: str, sends: tuple[str, ...], told: Callable[..., Arrays]) -> Phase:
+    def phase(name: str, sends: tuple[str, ...], tell: Tell) -> Phase:
         def work(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arrays, float]:
             batch = client.train.joined(client.holdout) if all_ else client.train
-            arrays = told(parts, batch, job, box)
-            return arrays, float(batch.size) if arrays else 0.0
+            return tell(parts, batch, job, box)
 
         return Phase(f"{name}_all" if all_ else name, purse, lambda _: sends, work)
 
     return Exchanges(
         phase("count", ("counts",), count),
-        phase("sharpen", ("losses",), sharpen),
+        phase("sharpen", ("by_sharpness",), sharpen),
         phase("learn", label_mapping.Slope._fields, learn),
     )
 

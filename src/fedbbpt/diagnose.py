@@ -63,9 +63,11 @@ class Course(NamedTuple):
     def of(cls, events: Sequence[Mapping[str, Any]]) -> Course:
         """From all events of a run."""
         merges = [event for event in events if event["event"] == "merge"]
+        merges = [merge for merge in merges if merge.get("phase", "search") == "search"]
+        rounds = [merge["round"] for merge in merges]
         # None becomes NaN.
         agreements = np.array([merge["agreement"] for merge in merges], np.float64)
-        return cls(agreements, levelled(events, len(merges)))
+        return cls(agreements, levelled(events, max(rounds, default=-1) + 1)[rounds])
 
 
 class Held(NamedTuple):

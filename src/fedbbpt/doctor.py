@@ -1,7 +1,7 @@
 """What a box can do, found out by asking it, and what follows for a run.
 
-Asks about ten cheap questions with made-up texts. Nothing is raised for what a model cannot do: it
-is a finding, and what depends on it is not asked.
+Asks about ten cheap questions with made-up texts or pictures. Nothing is raised for what a model
+cannot do: it is a finding, and what depends on it is not asked.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fedbbpt import registry
+from fedbbpt import eyesight, registry
 from fedbbpt.boxes._remote import Remote
 from fedbbpt.boxes.anthropic_http import AnthropicHttp
 from fedbbpt.build import build
@@ -24,9 +24,9 @@ from fedbbpt.checks import examine
 from fedbbpt.config import Config, resolve
 from fedbbpt.errors import BoxError, ConfigError, FedbbptError
 from fedbbpt.ledger import Ledger
+from fedbbpt.needs import count_needs
 from fedbbpt.patient import REPEATS, TEXTS, Finding, Patient
 from fedbbpt.protocols import AtomicBox
-from fedbbpt.runner import count_needs
 from fedbbpt.sharing import Split, examples
 from fedbbpt.trees import Tree, parse
 from fedbbpt.types import RenderedPrompt
@@ -145,6 +145,9 @@ def _report(config: Config, box: AtomicBox, split: Split | None, fault: Finding 
     if isinstance(box, Remote):
         patient = _patient(config, box, prompt)
         found, spent = examine(patient), (patient.requests, patient.tokens, patient.usd)
+    elif "image" in box.accepts:
+        labels = prompt.labels if split else ()
+        found, spent = list(eyesight.examine(box, prompt, labels)), (eyesight.ASKED, 0, 0.0)
     else:
         found, spent = list(_local(box, prompt)), (REPEATS, 0, 0.0)
     answered = not any(f.ok is False and f.check in ("reachable", "key", "model") for f in found)
@@ -263,6 +266,17 @@ def _recommend(box: AtomicBox, scored: bool) -> Recommended:
     loss = "cross_entropy" if scored else "error"
     told = "its log-probabilities are real" if scored else "only the label that a reply names is"
     why = [f"loss {loss} because {told}" + ("" if scored else " sure")]
+    if "embeddings" in box.gives:
+        why.append("linear-probe is the rival to beat: a query for each example is all it needs")
+    if box.accepts == {"image"}:
+        why.insert(0, "fedlook because few numbers can be learned by differences: a look has nine")
+        if "classes" in box.gives:
+            why.insert(
+                1, "it also learns what the model's own classes mean, by the clients' counts"
+            )
+        else:
+            why.insert(1, "set prompt.mapping = 'names': the model has no classes of its own")
+        return Recommended("fedlook", "visual", "image", loss, tuple(why))
     soft = "soft" in box.accepts and box.vocabulary is not None
     if "label" in box.sides:
         method, prompt = ("fedes", "soft") if soft else ("fedwords", "tokens")

@@ -40,10 +40,8 @@ class BudgetTooSmall(ConfigError):
         needs: queries that would be enough.
     """
 
-    def __init__(self, budget: int, needs: int) -> None:
-        super().__init__(
-            f"budget.queries is {budget}, but one step of one round costs {needs} queries"
-        )
+    def __init__(self, budget: int, needs: int, what: str = "one step of one round costs") -> None:
+        super().__init__(f"budget.queries is {budget}, but {what} {needs} queries")
         self.needs = needs
 
 

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 
-from fedbbpt.arrays import Array, decode, encode
+from fedbbpt.arrays import Array, Arrays, decode, encode
 from fedbbpt.build import Federation, zero
 from fedbbpt.counting import FINAL, Ask, agree
-from fedbbpt.errors import ConfigError
+from fedbbpt.errors import ConfigError, RunDirError
 from fedbbpt.round import Parts
 
 
@@ -33,6 +34,10 @@ class Mappings:
 
     Attributes:
         named: the labels name classes of the model, so that the start needs no counts.
+        notes: why not, a sentence, if they do not.
+
+    Raises:
+        RunDirError: one of them is lost.
     """
 
     def __init__(self, federation: Federation, folder: Path, made: int) -> None:
@@ -41,20 +46,27 @@ class Mappings:
         self._learned: list[bool] = []
         self._own: dict[str, Array] = {}
         for number in range(1, made + 1):
-            arrays = decode(self._file(number).read_bytes())
+            arrays = self._read(number)
             self._all.append(arrays.pop("mapping"))
             self._learned.append(bool(arrays.pop("learned")))
             self._own = {name[7:]: array for name, array in arrays.items()}
+        self.notes: tuple[str, ...] = ()
         try:
             federation.box.prepare(zero(federation.parts.prompt))
-            self.named = True
-        except ConfigError:
-            self.named = False
+        except ConfigError as error:
+            why = str(error).partition("; ")[0]
+            self.notes = (f"the start goes by the clients' counts, for {why}",)
+        self.named = not self.notes
 
     @property
     def made(self) -> int:
         """How often clients have counted."""
         return len(self._all)
+
+    @property
+    def learned(self) -> bool:
+        """Whether gradient steps have improved the last mapping."""
+        return self._learned[-1]
 
     def count(self, ask: Ask, point: Array, learned: bool) -> None:
         """Let all clients count under a point; the outcome is on disk before it is used."""
@@ -74,9 +86,11 @@ class Mappings:
 
         Args:
             points: of the snapshots.
-            used: for each the number of its mapping.
+            used: for each the number of its mapping. The first to use it is the one under which
+                it was counted.
         """
-        for number, point in dict(zip(used, points, strict=True)).items():
+        each = list(zip(used, points, strict=True))
+        for number, point in dict(reversed(each)).items():
             if number:
                 clients, learned = self._federation.clients, self._learned[number - 1]
                 found = agree(ask, point, clients, learned, FINAL)
@@ -93,6 +107,14 @@ class Mappings:
         looks = tuple(each[number] for number in used)
         own = {name: plain.prompt.mapped(mapping) for name, mapping in self._own.items()}
         return replace(plain, prompt=each[-1], looks=looks), own
+
+    def _read(self, number: int) -> Arrays:
+        try:
+            return decode(self._file(number).read_bytes())
+        except (OSError, ValueError, SafetensorError) as error:
+            raise RunDirError(
+                f"{self._file(number)} is lost or damaged, so the run cannot be resumed: {error}"
+            ) from error
 
     def _file(self, number: int) -> Path:
         return self._folder / f"mapping-{number}.safetensors"

@@ -11,15 +11,16 @@ from fedbbpt.arrays import Array, Arrays
 from fedbbpt.counting import FINAL, SEARCH
 from fedbbpt.protocols import AtomicBox, BlackBox
 from fedbbpt.random import stream
-from fedbbpt.round import Client, Parts, Phase, drawn, extended, search
+from fedbbpt.round import Client, Parts, Phase, dearest, extended, search
 from fedbbpt.types import Batch, Job, RenderedPrompt, Reply
 
 
 def setup(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arrays, float]:
     """How many queries a step will cost this client; counted from the split, nothing is paid.
 
-    ``step``: atoms of one step that only this client asks. ``once``: its bare examples, paid in
-    its first step. ``common``: atoms of a step that depend on no example.
+    ``step``: most atoms of one step that only this client asks. ``once``: what no candidate
+    changes, paid in its first step: its bare examples, or the texts of classes beside prompted
+    pictures. ``common``: atoms of a step that depend on no example.
     """
     space = parts.prompt.space
     state = parts.optimizer.init(space)
@@ -27,14 +28,20 @@ def setup(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arrays
     if parts.aggregator.loss:
         points = np.concatenate([points, parts.optimizer.best(state)[None]])
     prompts = parts.prompt.render(points)
-    asked = extended(parts, job, client, drawn(parts, job, client, 0))
-    every = _keys(box, prompts, asked)
-    bare = _keys(box, [], client.train)
-    if not bare & every and not parts.counts:
-        bare = set()
+    batch = dearest(parts, client)
+    asked = extended(parts, job, client, batch)
     common = _keys(box, prompts, asked.take([]))
-    mine = every - bare - (common if parts.directions == "shared" else set())
-    counts = {"step": len(mine), "once": len(bare), "common": len(common)}
+    others = common if parts.directions == "shared" else set()
+    each = [_keys(box, [prompt], asked) - others for prompt in prompts]
+    step, still = set.union(*each), set.intersection(*each)
+    texts = still & common if prompts[0].side == "image" else set()
+    bare = _keys(box, [], client.train)
+    seen = set() if parts.counts else still & bare
+    once = texts | bare if seen or parts.counts else texts
+    if seen and batch.size < client.train.size:
+        # Each step may be the first for its examples, so they stay in its price.
+        once, seen = texts, set()
+    counts = {"step": len(step - texts - seen), "once": len(once), "common": len(common)}
     return {k: np.array(v, np.int64) for k, v in counts.items()}, float(client.train.size)
 
 

@@ -24,7 +24,7 @@ from fedbbpt.protocols import AtomicBox, Wrapper
 from fedbbpt.random import stream
 from fedbbpt.senses import Vocabulary
 from fedbbpt.storage import Till
-from fedbbpt.types import Atom, Grid, Receipt, RenderedPrompt, Reply
+from fedbbpt.types import Atom, Grid, Picture, Receipt, RenderedPrompt, Reply
 
 PLAIN, OTHER = 4.4, 2.0
 """Bytes per token of ASCII and of other text where the model's tokens are not known: GPT-2's take
@@ -159,27 +159,37 @@ class Rehearsed(Wrapper):
 
     def _reply(self, prompts: Sequence[RenderedPrompt], examples: Sequence[Any]) -> Reply:
         if not prompts:
-            return Reply(np.zeros((0, len(examples), 0)), np.zeros((len(examples), self.hidden)))
-        return Reply(np.array([self._scores(prompt, examples) for prompt in prompts]))
+            return Reply(np.zeros((0, len(examples), 0)), self._own(examples))
+        known = self._own(examples) if "classes" in self.gives and len(prompts) == 1 else None
+        return Reply(np.array([self._scores(prompt, examples) for prompt in prompts]), known)
+
+    def _own(self, examples: Sequence[Any]) -> Array:
+        """(B, H): embeddings, or log-probabilities of the model's own classes."""
+        rows = [_normal(_told(example), self.hidden) for example in examples]
+        return log_softmax(np.array(rows).reshape(-1, self.hidden))
 
     def _scores(self, prompt: RenderedPrompt, examples: Sequence[Any]) -> Array:
         """(B, C): the words of a prompt add up, as they do in a real search, under some noise."""
         classes = range(len(prompt.labels))
-        if not examples:
-            return np.zeros((0, len(classes)))
+        if not examples or not classes:
+            return np.zeros((len(examples), len(classes)))
         return log_softmax(np.array([self._class(prompt, c, examples) for c in classes]).T)
 
     def _class(self, prompt: RenderedPrompt, which: int, examples: Sequence[Any]) -> Array:
         """(B,) of one class; where nothing that the class sees has changed, neither have they."""
         words = [*prompt.template.split(), *map(str, prompt.tokens_of(which))]
         effect = sum(self._effect(word, which) for word in words)
-        seen = f"{prompt.keys[which].hex()} {which} {examples[0]!r}"
+        seen = f"{prompt.keys[which].hex()} {which} {_told(examples[0])}"
         return effect + NOISE * _normal(seen, len(examples))
 
     def _effect(self, word: str, which: int) -> float:
         if (word, which) not in self._effects:
             self._effects[word, which] = EFFECT * float(_normal(f"{which} {word}", 1)[0])
         return self._effects[word, which]
+
+
+def _told(example: Any) -> str:
+    return example.key.hex() if isinstance(example, Picture) else repr(example)
 
 
 @lru_cache(maxsize=1 << 12)

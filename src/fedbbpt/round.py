@@ -185,13 +185,25 @@ def search(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Array
 
 
 def drawn(parts: Parts, job: Job, client: Client, step: int) -> Batch:
-    """The examples of a step: all, or as many as ``parts.batch`` says, each in its turn."""
+    """The examples of a step: all, or as many as ``parts.batch`` says, other ones in every step
+    until fewer are left; then all are shuffled anew.
+    """
     size = parts.batch
     if not 0 < size < client.train.size:
         return client.train
     epoch, part = divmod(job.round * job.steps + step, client.train.size // size)
     rows = stream(job.seed, "batch", epoch, client.name).permutation(client.train.size)
     return client.train.take(np.sort(rows[part * size : (part + 1) * size]))
+
+
+def dearest(parts: Parts, client: Client) -> Batch:
+    """Examples that cost as much as those of any step: as many, and of the same ones few."""
+    size, train = parts.batch, client.train
+    if not 0 < size < train.size:
+        return train
+    first = {getattr(x, "key", x): row for row, x in reversed([*enumerate(train.inputs)])}
+    rows = dict.fromkeys([*first.values(), *range(train.size)])
+    return train.take([*rows][:size])
 
 
 def extended(parts: Parts, job: Job, client: Client, batch: Batch) -> Batch:

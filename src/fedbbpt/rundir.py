@@ -45,6 +45,11 @@ class RunDir:
         """Folder of the tuned prompt."""
         return self.path / "prompt"
 
+    @property
+    def pictures(self) -> Path:
+        """Folder of what a visual prompt looks like; private images."""
+        return self.path / "pictures"
+
 
 def ledger_path(path: Path, config: Config) -> Path:
     """The ledger that the config names, else the one in the run directory ``path``."""
@@ -82,7 +87,7 @@ def create(path: Path, config: Config) -> RunDir:
             f"{path} cannot be made ({error.strerror}); choose another --out"
         ) from None
     # run.json says that the directory is a run's, so it is replaced but never missing.
-    for folder in (directory.prompt, path / CLIENTS):
+    for folder in (directory.prompt, directory.pictures, path / CLIENTS):
         shutil.rmtree(folder, ignore_errors=True)
     # The config goes first: without it nobody resumes the old run, half of which is gone.
     for name in (CONFIG, RESULT, EVENTS, "report.html"):

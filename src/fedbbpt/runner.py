@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,27 +13,15 @@ from fedbbpt.arrays import Array, Arrays
 from fedbbpt.books import Books
 from fedbbpt.budget import PURSES
 from fedbbpt.build import Federation
-from fedbbpt.errors import BudgetTooSmall
 from fedbbpt.ledger import Ledger
 from fedbbpt.mapping import Mappings
+from fedbbpt.needs import Needs
 from fedbbpt.random import stream
 from fedbbpt.round import Played, Server, play
 from fedbbpt.rundir import RunDir
 from fedbbpt.types import Job, Update
 
 Progress = Callable[[str, dict[str, Any]], None]
-
-
-@dataclass(frozen=True)
-class Needs:
-    """Queries that one local step will cost, see :func:`fedbbpt.phases.setup`; ``count``: that one
-    count of all clients' training examples does.
-    """
-
-    step: dict[str, int]
-    once: dict[str, int]
-    common: int
-    count: int = 0
 
 
 class Run:
@@ -57,15 +44,20 @@ class Run:
         first = Server(0, state, self.parts.aggregator.init(state))
         self.books = Books(directory, first, np.zeros(space.shape), federation.budget)
         self.seed = self.config.run.seed
-        if not self.books.events.flush():  # else the run was begun before, and told them then
-            for report in federation.gathered.reports:
-                self.books.events.write("vocabulary", **report)
-            for note in federation.split.notes:
-                self.books.events.write("note", sentence=note)
         self.maps: Mappings | None = None
         if self.parts.counts:
             self.maps = Mappings(federation, directory.state, self.books.counts.maps)
             self._adopt()
+        if not self.books.events.flush():  # else the run was begun before, and told them then
+            for report in federation.gathered.reports:
+                self.books.events.write("vocabulary", **report)
+            for note in self.notes:
+                self.books.events.write("note", sentence=note)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out, what is lacking and what stands in for it, a sentence each."""
+        return (*self.federation.split.notes, *(self.maps.notes if self.maps else ()))
 
     def search(self, needs: Needs) -> None:
         """Rounds until the budget cannot pay one more, or ``rounds.max``."""
@@ -77,9 +69,9 @@ class Run:
             chosen = self._choose()
             quotas = self._quotas(needs, chosen)
             done = self.parts.optimizer.done(books.server.state)
-            if quotas is None or done or books.server.round >= limits.max:
+            if quotas is None or done or self._played >= limits.max:
                 counts.stopped = "budget" if quotas is None else "rounds"
-                self._snapshot()
+                self._snapshot(needs)
             else:
                 job = Job("search", books.server.round, limits.steps, self.seed, {}, quotas)
                 engine = self.federation.engine
@@ -88,12 +80,15 @@ class Run:
                     counts.stopped = "budget"
                 self._book(played, watch)
                 counts.met = sorted({*counts.met, *chosen})
-                if counts.stopped:
-                    self._snapshot()
-                else:
-                    self._snapshot_if_due()
+                if counts.stopped or self._due():
+                    self._snapshot(needs)
             books.save()
             watch.add()
+
+    @property
+    def _played(self) -> int:
+        """Rounds of the search, without those in which clients counted."""
+        return self.books.server.round - self.books.counts.asides
 
     def _choose(self) -> list[str]:
         names, number = self.federation.clients, self.books.server.round
@@ -110,33 +105,38 @@ class Run:
             name: needs.step[name] + (0 if name in met else needs.once[name]) for name in chosen
         }
         # Counts for the last snapshot must stay payable.
-        pool = self.federation.budget.left - needs.common - needs.count
-        total = sum(need.values())
-        if pool < total or self.federation.budget.left < 1:
+        budget, total = self.federation.budget, sum(need.values())
+        pool = budget.left - needs.common - needs.count
+        if pool < total or budget.left < 1:
             return None
-        return {name: pool * cost // total if total else 0 for name, cost in need.items()}
+        quotas = {name: pool * cost // total if total else 0 for name, cost in need.items()}
+        kept = {name: budget.left_of(name) - needs.counts.get(name, 0) for name in chosen}
+        return {name: int(max(0, min(quota, kept[name]))) for name, quota in quotas.items()}
 
-    def _snapshot_if_due(self) -> None:
-        budget, number = self.federation.budget, self.books.server.round
-        parts = self.config.method.snapshots
-        done = max(budget.spent("train") / budget.limit, number / self.config.rounds.max)
+    def _due(self) -> bool:
+        """Whether it is time for a snapshot; the last is kept when the search ends."""
+        budget, limits = self.federation.budget, self.config.rounds
+        done = max(budget.spent("train") / budget.limit, self._played / limits.max)
         kept = len(self.books.snapshots.points)
-        if self.maps is not None:  # the start again, under its mappings
-            kept -= sum(not point.any() for point in self.books.snapshots.points[1:])
-        if int(done * parts) >= kept:
-            self._snapshot()
+        if self.maps is not None:  # the start again, under another mapping
+            kept -= self.maps.named or self.config.prompt.mapping == "learned"
+        return self._played < limits.max and int(done * self.config.method.snapshots) >= kept
 
-    def _snapshot(self) -> None:
+    def _snapshot(self, needs: Needs) -> None:
         """Keep the point that the server would hand out now."""
         server = self.books.server
         best = self.parts.aggregator.best(self.parts.optimizer, server.state, server.memory)
-        if self.maps is not None and self.books.snapshots.rounds[-1] != server.round:
-            size = sum(batch.size for batch in self.federation.split.train.values())
+        if self.maps is not None:
             last = bool(self.books.counts.stopped)
-            # Not if it would take what the last snapshot needs. Only the last is learned, which
-            # takes time.
-            if self.federation.budget.left >= (1 if last else 2) * size:
-                self._count(best, last and self.config.prompt.mapping == "learned")
+            # Only the last is learned, which takes time.
+            learned = last and self.config.prompt.mapping == "learned"
+            if self.books.snapshots.rounds[-1] == server.round:
+                again = learned and not self.maps.learned  # known rows, which cost nothing
+            else:
+                # Not if it would take what the last snapshot needs.
+                again = needs.payable(self.federation.budget, 1 if last else 2)
+            if again:
+                self._count(best, learned)
         self.books.snapshot(best, self.books.counts.maps)
         self._adopt()
 
@@ -236,6 +236,7 @@ class Run:
         job = Job(phase, server.round, 1, self.seed, arrays)
         updates = self.federation.engine.map(job, clients)
         self._book(Played(server._replace(round=server.round + 1), job, updates), watch)
+        self.books.counts.asides += 1
         return updates
 
 
@@ -255,27 +256,3 @@ class _Watch:
         seconds, box = self.read()
         self._counts.search += seconds
         self._counts.box += box
-
-
-def count_needs(federation: Federation) -> Needs:
-    """Ask every client what a step will cost; nothing is paid.
-
-    Raises:
-        BudgetTooSmall: the budget cannot pay for one step of one round.
-    """
-    config = federation.config
-    job = Job("setup", 0, 1, config.run.seed)
-    updates = federation.engine.map(job, federation.clients)
-    searches = federation.baseline is None
-    step = {u.client: int(u.arrays["step"]) * searches for u in updates}
-    once = {u.client: int(u.arrays["once"]) for u in updates}
-    shared = searches and federation.parts.directions == "shared"
-    common = max((int(u.arrays["common"]) for u in updates), default=0) if shared else 0
-    active = config.rounds.clients_per_round or len(step)
-    first = common + sum(sorted((step[c] + once[c] for c in step), reverse=True)[:active])
-    count = sum(once.values()) if federation.parts.counts else 0
-    if count:  # at the start and at the end
-        first = common + sum(sorted(step.values(), reverse=True)[:active]) + 2 * count
-    if config.budget.queries < first:
-        raise BudgetTooSmall(config.budget.queries, first)
-    return Needs(step, once, common, count)

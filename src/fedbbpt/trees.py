@@ -74,6 +74,10 @@ def override(tree: Tree, item: str) -> None:
     tree[key] = value
 
 
+def _is_path(text: str) -> bool:
+    return text[:1] in ("$", ".", "/", "~") or text.endswith((".onnx", ".tflite"))
+
+
 def locate(tree: Tree, folder: Path) -> None:
     """Make the paths absolute, so that a run directory can be resumed from anywhere.
 
@@ -88,7 +92,7 @@ def locate(tree: Tree, folder: Path) -> None:
         for key in keys:
             value = section.get(key)
             # A model may also be a name: only what looks like a path is one.
-            named = key in ("model", "vocabulary") and str(value)[:1] not in ("$", ".", "/", "~")
+            named = key in ("model", "vocabulary") and not _is_path(str(value))
             if isinstance(value, str) and value and not named:
                 expanded = os.path.expandvars(value.replace("{seed}", str(seed)))
                 if "$" in expanded:

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from fedbbpt import registry
+from fedbbpt.prompts._look import Look
 from fedbbpt.prompts.soft import Soft
 from fedbbpt.prompts.tokens import Tokens
 from fedbbpt.testing.boxes import EXAMPLES, TEMPLATES, WORDS
-from fedbbpt.testing.prompts import LAWS, check_prompt, check_start, check_text
+from fedbbpt.testing.prompts import LAWS, check_pixels, check_prompt, check_start, check_text
 from fedbbpt.testing.toys import ToyVocabulary, toy_box
 from fedbbpt.types import RenderedPrompt
 
@@ -18,16 +19,34 @@ from fedbbpt.types import RenderedPrompt
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "soft": [{}, {"dim": 5}, {"mode": "insert", "tokens": 3}],
     "tokens": [{}, {"slots": 1, "candidates": 9}, {"place": "after"}],
+    "visual": [
+        {},
+        {"form": "patch", "waves": 3},
+        {"form": "patch", "waves": 0},
+        {"form": "frame", "width": 4},
+        {"form": "frame", "width": 4, "waves": 0},
+        {"form": "coordinator", "eps": 1.0},
+    ],
 }
+SIDES = {"visual": [("image", False)]}
 CASES = [
     pytest.param(name, options, side, per_class, id=f"{name}-{number}-{side}-{per_class}")
     for name in registry.names("prompts")
     for number, options in enumerate(OPTIONS.get(name, [{}]))
-    for side, per_class in (("label", False), ("label", True), ("text", False))
+    for side, per_class in SIDES.get(name, [("label", False), ("label", True), ("text", False)])
 ]
+SEEN = (12, 18)
+
+
+class Eye:
+    """How a box without a model sees."""
+
+    size, std = SEEN, (0.2, 0.25, 0.3)
 
 
 def make(name, options, side, per_class):
+    if options.get("form") == "coordinator":
+        pytest.importorskip("torch")
     return registry.make(
         "prompts",
         name,
@@ -39,6 +58,7 @@ def make(name, options, side, per_class):
         side=side,
         per_class=per_class,
         seed=3,
+        vision=Eye(),
     )
 
 
@@ -46,6 +66,12 @@ def make(name, options, side, per_class):
 @pytest.mark.parametrize(("name", "options", "side", "per_class"), CASES)
 def test_registered(name, options, side, per_class, law):
     law(make(name, options, side, per_class))
+
+
+@pytest.mark.parametrize("options", OPTIONS["visual"], ids=lambda o: "-".join(map(str, o.values())))
+def test_visual_prompts_make_pictures_of_pictures(options):
+    pytest.importorskip("PIL")
+    check_pixels(make("visual", options, "image", False), SEEN)
 
 
 @pytest.mark.parametrize(
@@ -121,6 +147,21 @@ class Mute(Tokens):
         return ()
 
 
+class Lingers(Broken):
+    """Keeps the array that it was given."""
+
+    def render(self, points):
+        return [Late(self, point) for point in points]
+
+
+class Late:
+    def __init__(self, prompt, point):
+        self.prompt, self.point = prompt, point
+
+    def __getattr__(self, name):
+        return getattr(super(Broken, self.prompt).render(self.point[None])[0], name)
+
+
 class Spreads(Broken):
     """Lets every class feel every row."""
 
@@ -140,6 +181,7 @@ class Spreads(Broken):
         (Mixes, "2 tokens prompts for"),
         (Nowhere, "tokens stand 'above' the template"),
         (Mumbles, "2 texts were read"),
+        (Lingers, "changes with the array"),
     ],
 )
 def test_the_kit_catches(broken, sentence):
@@ -155,6 +197,62 @@ def test_the_kit_catches_a_text_that_is_read_otherwise():
         check_text(prompt, ToyVocabulary(size=40))
     with pytest.raises(AssertionError, match=r"was read as \(\)"):
         check_text(Mute(vocabulary, TEMPLATES["label"], WORDS), vocabulary)
+
+
+class Spoilt(Look):
+    """Nine numbers of which one thing is done wrongly."""
+
+    def on(self, images, pictures):
+        return self.spoil(super().on(images, pictures), images)
+
+
+class Leaves(Spoilt):
+    def spoil(self, seen, images):
+        return seen + np.float32(0.1)
+
+
+class Grows(Spoilt):
+    def spoil(self, seen, images):
+        return seen.astype(np.float64)
+
+
+class Writes(Spoilt):
+    def spoil(self, seen, images):
+        images[:] = seen
+        return seen
+
+
+class Averages(Spoilt):
+    """As batch normalisation does."""
+
+    def spoil(self, seen, images):
+        return 0.5 * seen + 0.5 * seen.mean(axis=0)
+
+
+class Forgets(Spoilt):
+    @property
+    def arrays(self):
+        return {"look": np.zeros(9)}
+
+    def spoil(self, seen, images):
+        return seen
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "sentence"),
+    [
+        (Leaves, "left the range"),
+        (Grows, "became float64"),
+        (Writes, "changed the pictures"),
+        (Averages, "depends on those beside it"),
+        (Forgets, "another key"),
+    ],
+)
+def test_the_kit_catches_pictures_that_are_none(spoilt, sentence, monkeypatch):
+    pytest.importorskip("PIL")
+    monkeypatch.setattr("fedbbpt.prompts.visual.Look", spoilt)
+    with pytest.raises(AssertionError, match=sentence):
+        check_pixels(make("visual", {}, "image", False), SEEN)
 
 
 def test_check_prompt_tries_everything():

@@ -18,6 +18,8 @@ from fedbbpt.types import Atom, Grid, Picture, RenderedPrompt, Reply, digest, di
 
 LEAST = 1e-12
 """Probability below which a class of the task is not taken to be: logarithms stay finite."""
+SAID = 5
+"""How many labels that name no class are told."""
 
 
 class Mapped(Form):
@@ -102,27 +104,39 @@ class Mapped(Form):
 
     def _named(self, labels: tuple[str, ...]) -> Array:
         weights = np.zeros((len(labels), len(self.classes)), np.float32)
+        missing: list[str] = []
         for c, label in enumerate(labels):
             for name in label.split("|"):
-                weights[c, self._place(name.strip(), label)] = 1.0
+                found = self._place(name.strip())
+                if found is None:
+                    missing.append(name.strip())
+                else:
+                    weights[c, found] = 1.0
+        if missing:
+            raise ConfigError(self._lacks(missing))
         return weights
 
-    def _place(self, name: str, label: str) -> int:
-        if name[:1] == "#" and name[1:].isdigit() and int(name[1:]) < len(self.classes):
+    def _place(self, name: str) -> int | None:
+        if name[:1] == "#" and name[1:].isdecimal() and int(name[1:]) < len(self.classes):
             return int(name[1:])
         found = self._places.get(name.casefold(), [])
         whole = [i for i in found if self.classes[i].casefold() == name.casefold()] or found
-        if len(whole) == 1:
-            return whole[0]
-        if whole:
+        if len(whole) > 1:
             listed = " or ".join(f"'#{i}' ({self.classes[i]})" for i in whole)
             raise ConfigError(f"'{name}' names {len(whole)} classes of {self.name}; write {listed}")
-        inside = f" in the label '{label}'" if name != label else ""
-        near = difflib.get_close_matches(name.casefold(), self._places, n=3, cutoff=0.6)
-        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-        raise ConfigError(
-            f"'{name}'{inside} is none of the {len(self.classes)} classes of {self.name}; {hint}"
-            "say in prompt.labels which of them count for it, or set prompt.mapping = 'counts'"
+        return whole[0] if whole else None
+
+    def _lacks(self, missing: Sequence[str]) -> str:
+        said = []
+        for name in missing[:SAID]:
+            near = difflib.get_close_matches(name.casefold(), self._places, n=3, cutoff=0.7)
+            hint = f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
+            said.append(f"'{name}'{hint}")
+        rest = f" and {len(missing) - SAID} more" if len(missing) > SAID else ""
+        return (
+            f"{', '.join(said)}{rest} {'is' if len(missing) == 1 else 'are'} none of the "
+            f"{len(self.classes)} classes of {self.name}; say in prompt.labels which of them count "
+            "for each class of the task, or set prompt.mapping = 'counts'"
         )
 
     def atom(self, content: Content) -> Atom:

@@ -117,6 +117,8 @@ def doctor(path: Path, overrides: Sequence[str], as_json: bool) -> None:
 def _tell(report: Report) -> None:
     _say(report.box)
     table = Table(box=None, pad_edge=False, show_header=False)
+    for _ in range(3):
+        table.add_column(overflow="fold")  # else a long name would lose its end
     for finding in report.findings:
         mark = {True: "yes", False: "no", None: "-"}[finding.ok]
         seen = f"{finding.seen}; {finding.advice}" if finding.advice else finding.seen

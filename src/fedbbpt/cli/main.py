@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +20,6 @@ app = typer.Typer(
     "without showing them your data.",
 )
 
-Out = Annotated[Path, typer.Option(help="Run directory.", show_default=True)]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace an old run; its paid queries are kept.")
 ]
@@ -39,14 +37,22 @@ def options(debug: Annotated[bool, DebugFlag] = False) -> None:
     """Options before the command."""
 
 
-@app.command(epilog="Example: `fedbbpt demo --out runs/demo`")
-def demo(out: Out = Path("runs/demo"), overwrite: Overwrite = False) -> None:
-    """Five fictional help desks tune one prompt on a real model, in under a minute."""
-    from fedbbpt.cli.show import follow, introduce_demo
+@app.command(epilog="Example: `fedbbpt demo`, or `fedbbpt demo vision --out runs/digits`")
+def demo(
+    what: Annotated[str, typer.Argument(metavar="[tickets|vision]", help="Which.")] = "tickets",
+    out: Annotated[
+        Path | None, typer.Option(help="Run directory; default runs/demo, or runs/demo-vision.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Five fictional sites tune one prompt, in under a minute.
 
-    config = Path(str(files("fedbbpt.data") / "helpdesk" / "demo.toml"))
-    introduce_demo(config)
-    follow("run", config, out, [], overwrite)
+    With **tickets**, help desks tune the words around their requests on a real language model.
+    With **vision**, post offices tune a look at handwritten digits on a small network.
+    """
+    from fedbbpt.cli.demos import show
+
+    show(what, out, overwrite)
 
 
 @app.command(epilog="Example: `fedbbpt run examples/sst2.toml --set run.seed=1 --out runs/sst2-1`")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,8 @@ from rich.table import Table
 from fedbbpt import api, registry
 from fedbbpt.config import presets
 from fedbbpt.errors import UnknownPart, closest
+from fedbbpt.report.pictures import PROMPT, STRIP
+from fedbbpt.rundir import RunDir
 
 PHASES = {
     "load": "loading the model and the examples",
@@ -116,12 +117,22 @@ def tell(outcome: api.Outcome) -> None:
     )
     for sentence in outcome.warnings:
         console.print(f"warning   {sentence}", markup=False)
-    console.print(f"run       {outcome.path} (stopped by: {result['stopped']})")
-    console.print(
-        "next      "
-        f"{outcome.path}/result.json has the numbers, {outcome.path}/prompt the tuned prompt;\n"
-        "          tune on your own data: copy examples/sst2.toml, then fedbbpt run YOURS.toml"
-    )
+    _where(outcome)
+
+
+def _where(outcome: api.Outcome) -> None:
+    """Where everything is, and what to do next."""
+    path, example = outcome.path, "examples/sst2.toml"
+    lines = [f"run       {path} (stopped by: {outcome.result['stopped']})"]
+    strip = RunDir(path, "").pictures / STRIP
+    if strip.is_file():
+        example = "examples/caltech101.toml"
+        lines.append(f"pictures  {strip}, and {PROMPT} beside it: private images")
+    lines += [
+        f"next      {path}/result.json has the numbers, {path}/prompt the tuned prompt;",
+        f"          tune on your own data: copy {example}, then fedbbpt run YOURS.toml",
+    ]
+    console.print("\n".join(lines), markup=False)
 
 
 def _requests(sent: dict[str, Any], usd: float | None) -> None:
@@ -174,19 +185,6 @@ def summary_of_preset(name: str) -> str:
 
     text = (files("fedbbpt.methods") / f"{name}.toml").read_text("utf-8")
     return text.partition("\n")[0].lstrip("# ")
-
-
-def introduce_demo(config: Path) -> None:
-    """Say what is about to happen, with the real numbers of the bundled tickets."""
-    with (config.parent / "tickets.train.csv").open(encoding="utf-8", newline="") as file:
-        sites = [row["site"] for row in csv.DictReader(file)]
-    desks = list(dict.fromkeys(sites))
-    console.print(
-        f"Help desks of five fictional companies ({', '.join(desks)}) hold {len(sites)} private "
-        "tickets.\nTogether they tune one prompt that tells six kinds of request apart, on "
-        "all-MiniLM-L6-v2,\na real model of which they only see scores. No ticket leaves its "
-        "desk.\n"
-    )
 
 
 def _by_client(outcome: api.Outcome) -> None:

@@ -120,9 +120,12 @@ def slope(log_p: Array, targets: Array, mapping: Array) -> Slope:
 
 def step(mapping: Array, mean: Slope) -> Array:
     """The mapping after one gradient step on features that are centred and of length one on
-    average, and a bias; since probabilities add up to one, a bias is part of the mapping.
+    average, beside a bias that stays; since probabilities add up to one, a bias is part of the
+    mapping.
     """
-    variance = float(mean.square) - float(mean.features @ mean.features)
+    square = float(mean.square)
+    variance = square - float(mean.features @ mean.features)
     centred = mean.product - np.outer(mean.errors, mean.features)
-    moved = RATE * len(mapping) * centred / max(variance, 1e-30)
+    # Where examples do not differ, the difference is rounding and no variance.
+    moved = RATE * len(mapping) * centred / max(variance, 1e-12 * square, 1e-30)
     return np.asarray(mapping - moved + (moved @ mean.features)[:, None], np.float32)

@@ -48,6 +48,10 @@ class Coordinator:
         eps: float,
         seed: int,
     ) -> None:
+        try:
+            import torch  # noqa: F401 - refused here and not in the middle of a run
+        except ImportError:
+            raise MissingExtra("torch", "hf") from None
         self.encoder, self.size, self.eps = _encoder(encoder), size, eps
         self.std = np.array(std, np.float32)
         code = self.encoder.width
@@ -64,7 +68,7 @@ class Coordinator:
         weights = (self.start + point).astype(np.float32)
         facts = {
             "prompt": "visual",
-            "encoder": self.encoder.name,
+            **self.encoder.facts,
             "size": list(self.size),
             "std": [float(s) for s in self.std],
             "eps": self.eps,
@@ -105,9 +109,9 @@ class Coordinator:
                 seen = functional.group_norm(seen, GROUPS, gain, shift)
                 seen = functional.gelu(seen)
             made = functional.conv_transpose2d(seen, given[-1], stride=2)
-            if made.shape[2:] != self.size:
-                made = functional.interpolate(made, self.size, mode="bilinear")
         painted: Array = made.permute(0, 2, 3, 1).numpy()
+        for axis, length in enumerate(self.size, start=1):
+            painted = _stretched(painted, axis, length)
         scaled: Array = painted * (self.eps * self.std)
         return scaled.astype(np.float32)
 
@@ -136,7 +140,13 @@ class Coordinated:
         height, width = facts["size"]
         red, green, blue = facts["std"]
         whole = Coordinator(facts["encoder"], (height, width), (red, green, blue), facts["eps"], 0)
-        return cls(whole, arrays["coordinator"], dict(facts))
+        then, now = (np.array(f.get("seen", [])) for f in (facts, whole.encoder.facts))
+        if not np.allclose(now, then, atol=0.01 * np.abs(now).max(initial=0.0)):
+            raise ConfigError(
+                f"prompt.encoder '{facts['encoder']}' is not the model that the prompt was tuned "
+                "with; bring that one back, or tune again"
+            )
+        return cls(whole, arrays["coordinator"].copy(), dict(facts))
 
 
 def _shapes(source: int) -> list[tuple[int, ...]]:
@@ -150,13 +160,30 @@ def _shapes(source: int) -> list[tuple[int, ...]]:
     return [*shapes, (before, 3, 2, 2)]
 
 
+def _stretched(images: Array, axis: int, length: int) -> Array:
+    """Images with so many pixels along an axis, linear in between.
+
+    Not torch's own, whose last bits change with the number of threads.
+    """
+    before = images.shape[axis]
+    if before == length:
+        return images
+    place = np.clip((np.arange(length) + 0.5) * before / length - 0.5, 0, before - 1)
+    low = np.minimum(place.astype(np.int64), before - 2)
+    shape = [length if i == axis else 1 for i in range(images.ndim)]
+    share = (place - low).astype(np.float32).reshape(shape)
+    left, right = images.take(low, axis), images.take(low + 1, axis)
+    return np.asarray(left + share * (right - left))
+
+
 # --- encoders ------------------------------------------------------------------------------------
 
 
 class Thumbnail:
     """The picture itself in 16 x 16 pixels: no model at all."""
 
-    name, width = "pixels", 3 * PIXELS**2
+    facts: Mapping[str, Any] = {"encoder": "pixels"}
+    width = 3 * PIXELS**2
 
     def __init__(self) -> None:
         self.code = lru_cache(maxsize=1 << 14)(self._code)
@@ -174,25 +201,37 @@ class Encoder:
     def __init__(self, model: str) -> None:
         try:
             import torch
-            from transformers import AutoImageProcessor, AutoModel
+            import transformers
         except ImportError:
             raise MissingExtra("transformers", "hf") from None
+        transformers.utils.logging.disable_progress_bar()
         try:
-            self._network = AutoModel.from_pretrained(model, dtype=torch.float32).eval()
-            self._processor = AutoImageProcessor.from_pretrained(model)
-        except (OSError, ValueError) as error:
-            why = str(error).splitlines()[0]
-            raise ConfigError(f"prompt.encoder '{model}' cannot be loaded: {why}") from error
-        if hasattr(self._network.config, "mask_ratio"):
-            self._network.config.mask_ratio = 0.0  # ViT-MAE hides three quarters otherwise
-        self.name = model
+            self._network = transformers.AutoModel.from_pretrained(
+                model, dtype=torch.float32
+            ).eval()
+            self._processor = transformers.AutoImageProcessor.from_pretrained(model)
+            if hasattr(self._network.config, "mask_ratio"):
+                self._network.config.mask_ratio = 0.0  # ViT-MAE hides three quarters otherwise
+            shades = (np.arange(32 * 32 * 3) % 256).astype(np.uint8).reshape(32, 32, 3)
+            tried = self._code(Picture(shades))
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            why = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ConfigError(
+                f"prompt.encoder '{model}' cannot be used: {why}; name a transformers vision model"
+            ) from error
+        # Other weights under the same name make other prompts of the same points.
+        self.facts: Mapping[str, Any] = {"encoder": model, "seen": tried[:8].tolist()}
         self.code = lru_cache(maxsize=1 << 14)(self._code)
-        self.width = len(self._code(Picture(np.zeros((32, 32, 3), np.uint8))))
+        self.width = len(tried)
 
     def _code(self, picture: Picture) -> Array:
         import torch
 
-        given = self._processor(images=[picture.pixels], return_tensors="pt")
+        given = dict(self._processor(images=[picture.pixels], return_tensors="pt"))
+        if hasattr(self._network.config, "mask_ratio"):
+            # Else it shuffles patches by chance, and the last bits of what it sees.
+            patches = np.prod(given["pixel_values"].shape[2:]) // self._network.config.patch_size**2
+            given["noise"] = torch.arange(int(patches))[None]
         with torch.inference_mode():
             seen = self._network(**given).last_hidden_state
         # (1, tokens, H) of a transformer, (1, H, rows, columns) of a convolutional network.

@@ -25,11 +25,17 @@ of the logarithm of contrast, of brightness in the range, of the logarithm of ga
 and of sharpness in parts of what is there. A unit of each changes answers about as much."""
 BLUR = 2
 """Radius of what sharpness adds or takes away, in pixels."""
+FAR = 50.0
+"""Numbers count up to here, so that a search that strays far off still gets pictures."""
 
 
 @dataclass(frozen=True, eq=False)
 class Look:
     """Zoom, aspect, shift right and down, contrast, brightness, gamma, saturation, sharpness.
+
+    As they grow, the middle gets larger, the whole wider and flatter, the view moves to the right
+    and down (so what is seen moves left and up), contrast and brightness rise, middle tones get
+    darker, colours stronger, edges sharper.
 
     Attributes:
         point: (9,) float64, in units of ``STEPS``; zeros leave a picture as it is.
@@ -48,6 +54,10 @@ class Look:
         return {"prompt": "visual"}
 
     @cached_property
+    def _moves(self) -> Array:
+        return np.clip(self.point, -FAR, FAR) * STEPS
+
+    @cached_property
     def key(self) -> bytes:
         """Digest of the nine numbers."""
         return digest("look", self.point.tobytes())
@@ -61,7 +71,7 @@ class Look:
     def _one(self, pixels: Array) -> Array:
         from PIL import Image, ImageEnhance, ImageFilter
 
-        saturation, sharpness = (self.point * STEPS)[7:]
+        saturation, sharpness = self._moves[7:]
         image = self._moved(Image.fromarray(pixels))
         image = image.point(self._curve * 3)
         image = ImageEnhance.Color(image).enhance(1.0 + saturation)
@@ -72,7 +82,7 @@ class Look:
         """What is seen of the picture and its grey surroundings, as large as it was."""
         from PIL import Image
 
-        zoom, aspect, right, down = (self.point * STEPS)[:4]
+        zoom, aspect, right, down = self._moves[:4]
         width, height = image.size
         part = np.exp([-zoom - aspect, -zoom + aspect])  # of the picture's width and height
         middle = np.array([0.5 + right, 0.5 + down])
@@ -94,7 +104,7 @@ class Look:
     @cached_property
     def _curve(self) -> list[int]:
         """256 values: contrast, brightness and gamma of one colour."""
-        contrast, brightness, gamma = (self.point * STEPS)[4:7]
+        contrast, brightness, gamma = self._moves[4:7]
         level = (np.arange(256) - MIDDLE) / 255 * np.exp(contrast) + MIDDLE / 255 + brightness
         curved = np.clip(level, 0.0, 1.0) ** np.exp(gamma)
         return [int(v) for v in np.rint(255 * curved)]

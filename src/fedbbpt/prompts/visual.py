@@ -102,7 +102,8 @@ class Visual(Prompt):
                 self.template,
                 self.labels,
                 "image",
-                visual=self._visual(np.asarray(point, np.float64)),
+                # A copy, for the caller may use the array again, and no zero with a sign.
+                visual=self._visual(np.asarray(point, np.float64) + 0.0),
                 mapping=self.mapping,
             )
             for point in points
@@ -146,4 +147,7 @@ def _basis(inside: Array, number: int) -> Array | None:
     if not number:
         return None
     spanned = waves(inside.shape, number)[:, inside.reshape(-1)]
-    return np.ascontiguousarray(spanned / np.float32(number))
+    scale = np.float32(number)
+    if not inside.all():  # cosines are larger near the edges than over a whole picture
+        scale *= np.sqrt(np.mean(spanned**2))
+    return np.ascontiguousarray(spanned / scale)

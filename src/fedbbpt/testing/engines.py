@@ -10,6 +10,7 @@ import numpy as np
 
 from fedbbpt.aggregators.adam import Adam
 from fedbbpt.budget import FEDERATION, Budget
+from fedbbpt.counting import FINAL, SEARCH
 from fedbbpt.engines.local import Local
 from fedbbpt.optimizers.es import Es
 from fedbbpt.phases import PHASES
@@ -169,12 +170,13 @@ VARIANTS: tuple[dict[str, Any], ...] = (
 
 
 def _jobs(toy: ToyFederation) -> list[Job]:
-    """One job of every phase, as a run would send it."""
+    """One job of every phase, as a run would send it; the toys have no classes of their own."""
     start = toy.parts.optimizer.init(toy.parts.prompt.space)
     zero = np.zeros(toy.parts.prompt.space.shape)
     points = {"points": np.stack([zero, zero + 0.5, zero + 1.0])}
     arrays = {"setup": {}, "search": toy.parts.broadcast(start)}
-    return [Job(name, 7, 1, 0, arrays.get(name, points)) for name in PHASES]
+    counting = {phase.name for phase in (*SEARCH, *FINAL)}
+    return [Job(name, 7, 1, 0, arrays.get(name, points)) for name in PHASES if name not in counting]
 
 
 # --- the laws ------------------------------------------------------------------------------------

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from fedbbpt import registry
 from fedbbpt.arrays import Array
 from fedbbpt.protocols import BlackBox, Prompt
 from fedbbpt.random import stream
 from fedbbpt.senses import Vocabulary
 from fedbbpt.testing._require import bits, require
-from fedbbpt.types import RenderedPrompt
+from fedbbpt.types import Picture, RenderedPrompt
 
 Law = Callable[[Prompt], None]
 
@@ -64,6 +66,42 @@ def check_text(prompt: Prompt, vocabulary: Vocabulary) -> None:
             require(again == list(ids), f"{ids} was read as {text!r}, which is {again}")
 
 
+def check_pixels(prompt: Prompt, size: tuple[int, int]) -> None:
+    """A visual prompt makes pictures of pictures: as large and in range, each by itself, and the
+    same ones again once it was kept and made anew.
+
+    Args:
+        prompt: sends images.
+        size: (H, W) of the model that it was made for.
+
+    Raises:
+        AssertionError: it does not.
+    """
+    numbers = stream(0, "kit pictures")
+    pictures = [Picture(numbers.integers(0, 256, (9, 7 + i, 3), np.uint8)) for i in range(4)]
+    shades = numbers.integers(0, 256, (4, *size, 3)) / np.float32(255)
+    images = shades.astype(np.float32)
+    images[:2] = images[:2].round()  # some of it at the ends of the range
+    before = bits(images)
+    for point in (*some_points(prompt), 10 * some_points(prompt)[1]):
+        visual = prompt.render(point[None])[0].visual
+        require((visual is None) == (not point.any()), "the zero point alone changes no picture")
+        if visual is None:
+            continue
+        seen = visual.on(images, pictures)
+        made = f"{seen.dtype} of shape {seen.shape}"
+        require(seen.dtype == np.float32 and seen.shape == images.shape, f"pictures became {made}")
+        require((seen >= 0).all() and (seen <= 1).all(), "pixels left the range from 0 to 1")
+        require(bits(images) == before, "a prompt changed the pictures it was given")
+        alone = [visual.on(images[i : i + 1], pictures[i : i + 1]) for i in range(4)]
+        same = bits(np.concatenate(alone)) == bits(seen)
+        require(same, "what becomes of a picture depends on those beside it")
+        facts = json.loads(json.dumps(dict(visual.facts)))
+        again = registry.find("prompts", facts["prompt"]).restored(facts, dict(visual.arrays))
+        require(again.key == visual.key, "kept and made anew, a prompt has another key")
+        require(bits(again.on(images, pictures)) == bits(seen), "made anew, it does other things")
+
+
 def some_points(prompt: Prompt, count: int = 5) -> Array:
     """(count, *shape) different points, the zero point first."""
     points = stream(0, "kit").standard_normal((count, *prompt.space.shape))
@@ -89,7 +127,8 @@ def one_prompt_per_point(prompt: Prompt) -> None:
     classes = {p.labels for p in rendered}
     require(len(classes) == 1 and len(rendered[0].labels) > 1, f"labels differ: {classes}")
     for each in rendered:
-        require(each.side in ("label", "text"), f"a prompt stands on the side '{each.side}'")
+        sides = ("image",) if "image" in sends else ("label", "text")
+        require(each.side in sides, f"a prompt stands on the side '{each.side}'")
         require(each.place in ("before", "after"), f"tokens stand '{each.place}' the template")
         for what in ("soft", "tokens"):
             many, most = len(getattr(each, what)), len(each.labels) if each.side == "label" else 1
@@ -106,7 +145,9 @@ def rendering_is_pure(prompt: Prompt) -> None:
     first, second = _keys(prompt.render(points)), _keys(prompt.render(points.copy()))
     require(first == second, "rendering the same points twice gave different prompts")
     require(bits(points) == before, "render changed the points it was given")
+    kept = prompt.render(points)
     points[0] = points[1]
+    require(_keys(kept) == first, "a prompt changes with the array that it was rendered from")
     require(
         not points.size or _keys(prompt.render(points)) != first,
         "render looks at the array, not its numbers",

@@ -1,0 +1,235 @@
+"""Minibatches: every example in its turn, at a price that is known before, over every wire."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedbbpt import api
+from fedbbpt.aggregators.adam import Adam
+from fedbbpt.aggregators.cma import Cma
+from fedbbpt.aggregators.mean import Mean
+from fedbbpt.engines.local import Local
+from fedbbpt.optimizers.cmaes import Cmaes
+from fedbbpt.optimizers.es import Es
+from fedbbpt.optimizers.spsa import Spsa
+from fedbbpt.round import Client, dearest, drawn
+from fedbbpt.testing._require import bits, update_bits
+from fedbbpt.testing.engines import play_rounds, toy_federation
+from fedbbpt.testing.toys import ToyEncoder, toy_batch, toy_box
+from fedbbpt.types import Batch, Job, Picture
+
+METHODS = st.sampled_from(
+    [
+        (Es(pairs=2), Adam()),
+        (Spsa(draws=2), Mean()),
+        (Cmaes(popsize=4, covariance="isotropic"), Mean()),
+        (Cmaes(popsize=5, covariance="full"), Cma()),
+    ]
+)
+KINDS = st.fixed_dictionaries(
+    {
+        "directions": st.sampled_from(["distinct", "fixed"]),
+        "side": st.sampled_from(["label", "text"]),
+        "guard": st.sampled_from(["none", "ratio", "ratio-of-means"]),
+        "clients": st.integers(1, 3),
+        "size": st.integers(3, 6),
+        "make_box": st.sampled_from([toy_box, ToyEncoder]),
+    }
+)
+few = settings(max_examples=25)
+
+
+def numbered(size, name="ash"):
+    batch = Batch(tuple(f"text {i}" for i in range(size)), np.arange(size, dtype=np.int64))
+    return Client(name, batch, batch, batch, lambda job, phase: None)
+
+
+def parts(batch):
+    return replace(toy_federation().parts, batch=batch)
+
+
+def federation(batch, *method, **kind):
+    toy = toy_federation(*method, **kind)
+    return replace(toy, parts=replace(toy.parts, batch=batch))
+
+
+def rows(batch, client, round, step=0, steps=1, seed=0):
+    """Which examples a step is about; their targets are their places."""
+    return drawn(parts(batch), Job("search", round, steps, seed), client, step).targets.tolist()
+
+
+# --- which examples ------------------------------------------------------------------------------
+
+
+@given(
+    size=st.integers(1, 30),
+    batch=st.integers(1, 12),
+    steps=st.integers(1, 4),
+    skip=st.integers(0, 5),
+)
+def test_in_an_epoch_no_example_comes_twice(size, batch, steps, skip):
+    client, each = numbered(size), []
+    length = max(1, size // batch)
+    for number in range(skip * length, (skip + 1) * length):
+        each.append(rows(batch, client, *divmod(number, steps), steps))
+    told = Counter(row for step in each for row in step)
+    assert max(told.values()) == 1
+    assert all(len(step) == min(batch, size) for step in each)
+    # Fewer than a batch are left out.
+    assert size - len(told) < min(batch, size)
+    assert all(step == sorted(step) for step in each)
+
+
+def test_what_an_epoch_leaves_out_comes_in_another():
+    client = numbered(10)
+    told = Counter(row for n in range(2 * 200) for row in rows(4, client, n))
+    # 8 of 10 in each of 200 epochs.
+    assert sum(told.values()) == 1600 and min(told.values()) > 135 and max(told.values()) < 185
+    together = Counter(tuple(rows(4, client, n)) for n in range(400))
+    assert max(together.values()) < 12  # of 210
+
+
+def test_examples_are_drawn_by_address():
+    one, other = numbered(40), numbered(40, "birch")
+    same = [rows(4, one, 3, seed=1), rows(4, one, 3, seed=1)]
+    assert same[0] == same[1]
+    # A step of a round is that of a later round with fewer steps.
+    assert rows(4, one, 2, 1, steps=3) == rows(4, one, 7)
+    apart = [rows(4, one, 3), same[0], rows(4, one, 4), rows(4, other, 3), rows(4, one, 23)]
+    assert len({tuple(each) for each in apart}) == 5
+
+
+@pytest.mark.parametrize("batch", [0, 7, 8])
+def test_as_many_as_there_are_is_all_of_them(batch):
+    client = numbered(7)
+    for each in (
+        drawn(parts(batch), Job("search", 5, 1, 0), client, 0),
+        dearest(parts(batch), client),
+    ):
+        assert each is client.train
+    nothing = numbered(0)
+    assert drawn(parts(batch), Job("search", 5, 1, 0), nothing, 0).size == 0
+
+
+def test_the_dearest_examples_are_those_that_differ():
+    texts = Batch(("a", "a", "a", "b", "a", "c"), np.arange(6, dtype=np.int64))
+    client = replace(numbered(6), train=texts)
+    assert sorted(dearest(parts(3), client).inputs) == ["a", "b", "c"]
+    assert sorted(dearest(parts(5), client).inputs) == ["a", "a", "a", "b", "c"]
+    shades = [np.full((4, 4, 3), shade, np.uint8) for shade in (1, 1, 2)]
+    pictures = Batch(tuple(map(Picture, shades)), np.arange(3, dtype=np.int64))
+    found = dearest(parts(2), replace(client, train=pictures)).inputs
+    assert {picture.key for picture in found} == {picture.key for picture in pictures.inputs}
+
+
+# --- what they cost ------------------------------------------------------------------------------
+
+
+@few
+@given(
+    method=METHODS,
+    kind=KINDS,
+    directions=st.sampled_from(["distinct", "shared", "fixed"]),
+    batch=st.integers(1, 4),
+    repeats=st.booleans(),
+)
+def test_the_setup_foretells_what_any_step_costs(method, kind, directions, batch, repeats):
+    toy = federation(batch, *method, **{**kind, "directions": directions})
+    if repeats:  # the same text again and again
+        for name, client in toy.clients.items():
+            train = client.train.joined(client.train.take([0, 0]))
+            toy.clients[name] = replace(client, train=train)
+    engine = Local(toy.parts, toy.clients, toy.federation)
+    told = {u.client: u.arrays for u in engine.map(Job("setup", 0, 1, 0), list(toy.clients))}
+    assert toy.box.calls == 0
+    most = Counter()
+    for number, played in enumerate(play_rounds(toy, Local, 6)):
+        for update in played.updates:
+            own = told[update.client]
+            assert update.queries <= own["step"] + own["once"] * (number == 0)
+            most[update.client] = max(most[update.client], update.queries)
+    for name, own in told.items():
+        # Nor is it far too much: the first step takes it all, or nearly.
+        assert most[name] >= 0.7 * own["step"]
+
+
+@pytest.mark.parametrize("directions", ["shared", "distinct"])
+@pytest.mark.parametrize("template", ["It was {label}.", "{text} All in all it was"])
+def test_a_run_in_minibatches_goes_on_to_the_end_of_its_budget(tmp_path, template, directions):
+    """Where texts are paid once, later steps still meet some for the first time."""
+    sites = {}
+    for seed, name in enumerate(("ash", "birch")):
+        batch = toy_batch(24, seed=seed)
+        named = [("bad", "good")[c] for c in batch.targets]
+        sites[name] = list(zip(batch.inputs, named, strict=True))
+    if "{text}" in template and directions == "shared":
+        directions = "fixed"
+    outcome = api.tune(
+        sites,
+        template,
+        tmp_path / "out",
+        box=ToyEncoder(),
+        queries=400,
+        prompt={"dim": 4},
+        method={"directions": directions, "optimizer": {"name": "es", "pairs": 2}},
+        rounds={"batch": 3, "max": 1000},
+    )
+    told = outcome.result
+    assert told["stopped"] == "budget" and 360 < told["queries"]["train"] <= 400
+    assert told["rounds"] > 12
+
+
+# --- over every wire -----------------------------------------------------------------------------
+
+
+def threaded(parts, clients, federation):
+    return Local(parts, clients, federation, threads=4)
+
+
+def ends(played):
+    return [bits((each.server.state, each.server.memory)) for each in played]
+
+
+@few
+@given(method=METHODS, kind=KINDS, batch=st.integers(1, 5), steps=st.integers(1, 3))
+def test_a_replayed_round_has_the_bits_of_a_sent_one(method, kind, batch, steps):
+    played = [
+        play_rounds(federation(batch, *method, wire=wire, **kind), make, 3, steps)
+        for wire, make in (("replay", Local), ("state", Local), ("replay", threaded))
+    ]
+    assert ends(played[0]) == ends(played[1]) == ends(played[2])
+    told = [[update_bits(u) for p in each for u in p.updates] for each in (played[0], played[2])]
+    assert told[0] == told[1]
+
+
+@pytest.mark.parametrize("guard", ["ratio", "ratio-of-means"])
+@pytest.mark.parametrize("side", ["label", "text"])
+def test_companions_are_those_of_the_batch(guard, side):
+    toy = federation(2, side=side, guard=guard, clients=1, size=6)
+    asked = []
+    split = toy.box.split
+
+    def listening(prompts, examples):
+        asked.append(tuple(examples))
+        return split(prompts, examples)
+
+    toy.box.split = listening
+    client = next(iter(toy.clients.values()))
+    play_rounds(toy, Local, 3)
+    assert len(asked) == 3
+    for number, examples in enumerate(asked):
+        batch = drawn(toy.parts, Job("search", number, 1, 0), client, 0)
+        assert examples[:2] == batch.inputs and len(examples) == 4
+        assert set(examples[2:]).isdisjoint(client.train.inputs)
+
+
+def test_candidates_of_a_step_are_compared_on_the_same_examples():
+    """And other steps are about other examples: the losses of one point differ."""
+    toy = federation(2, Es(pairs=1, sigma=1e-9), Mean(), side="text", clients=1, size=8)
+    losses = [p.updates[0].arrays["losses"][0] for p in play_rounds(toy, Local, 4)]
+    assert all(np.ptp(pair) < 1e-6 for pair in losses)
+    assert np.ptp([pair[0] for pair in losses]) > 1e-3
