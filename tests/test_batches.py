@@ -12,11 +12,13 @@ from fedbbpt import api
 from fedbbpt.aggregators.adam import Adam
 from fedbbpt.aggregators.cma import Cma
 from fedbbpt.aggregators.mean import Mean
+from fedbbpt.config import resolve
 from fedbbpt.engines.local import Local
 from fedbbpt.optimizers.cmaes import Cmaes
 from fedbbpt.optimizers.es import Es
 from fedbbpt.optimizers.spsa import Spsa
 from fedbbpt.round import Client, dearest, drawn
+from fedbbpt.sharing import share_out, tables
 from fedbbpt.testing._require import bits, update_bits
 from fedbbpt.testing.engines import play_rounds, toy_federation
 from fedbbpt.testing.toys import ToyEncoder, toy_batch, toy_box
@@ -152,9 +154,10 @@ def test_the_setup_foretells_what_any_step_costs(method, kind, directions, batch
             own = told[update.client]
             assert update.queries <= own["step"] + own["once"] * (number == 0)
             most[update.client] = max(most[update.client], update.queries)
-    for name, own in told.items():
-        # Nor is it far too much: the first step takes it all, or nearly.
-        assert most[name] >= 0.7 * own["step"]
+    if not repeats:
+        for name, own in told.items():
+            # Nor is it far too much: some step takes it all, or nearly.
+            assert most[name] >= 0.7 * own["step"]
 
 
 @pytest.mark.parametrize("directions", ["shared", "distinct"])
@@ -168,16 +171,17 @@ def test_a_run_in_minibatches_goes_on_to_the_end_of_its_budget(tmp_path, templat
         sites[name] = list(zip(batch.inputs, named, strict=True))
     if "{text}" in template and directions == "shared":
         directions = "fixed"
-    outcome = api.tune(
-        sites,
-        template,
-        tmp_path / "out",
-        box=ToyEncoder(),
-        queries=400,
-        prompt={"dim": 4},
-        method={"directions": directions, "optimizer": {"name": "es", "pairs": 2}},
-        rounds={"batch": 3, "max": 1000},
-    )
+    side = "text" if "{text}" in template else "label"
+    tree = {
+        "data": {"train": ""},
+        "prompt": {"template": template, "side": side, "dim": 4},
+        "method": {"directions": directions, "optimizer": {"name": "es", "pairs": 2}},
+        "rounds": {"batch": 3, "max": 1000},
+        "budget": {"queries": 400},
+    }
+    config = resolve(tree, tmp_path)
+    split = share_out(config, *tables(sites, ()))
+    outcome = api.run(config, tmp_path / "out", box=ToyEncoder(), split=split)
     told = outcome.result
     assert told["stopped"] == "budget" and 360 < told["queries"]["train"] <= 400
     assert told["rounds"] > 12

@@ -38,10 +38,13 @@ def setup(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arrays
     bare = _keys(box, [], client.train)
     seen = set() if parts.counts else still & bare
     once = texts | bare if seen or parts.counts else texts
+    again = 0
     if seen and batch.size < client.train.size:
-        # Each step may be the first for its examples, so they stay in its price.
-        once, seen = texts, set()
-    counts = {"step": len(step - texts - seen), "once": len(once), "common": len(common)}
+        # Each step may be the first for its examples, so they stay in its price; a client's own
+        # best point is tried on those of the step to come.
+        again, once, seen = len(seen) * parts.aggregator.loss, texts, set()
+    mine = len(step - texts - seen) + again
+    counts = {"step": mine, "once": len(once), "common": len(common)}
     return {k: np.array(v, np.int64) for k, v in counts.items()}, float(client.train.size)
 
 

@@ -422,7 +422,7 @@ REFUSED = {
     "gone.onnx": (lambda p: str(p), {}, "gone.onnx' does not exist"),
     "gone.tflite": (lambda p: str(p), {}, "gone.tflite' does not exist"),
     "bad.onnx": (broken, {}, "bad.onnx is no ONNX model that runs: Protobuf parsing"),
-    "bad.tflite": (broken, {}, "bad.tflite is no TFLite model that runs: The model is not"),
+    "bad.tflite": (broken, {}, "bad.tflite is no TFLite model that runs: [TM]"),
     "a.onnx": (make_onnx, {"output": "top"}, "output is 'top'; .*a.onnx has: probabilities, aux"),
     "a.tflite": (
         make_tflite,
