@@ -41,7 +41,7 @@ METHODS: dict[str, list[str]] = {
     ],
     "image side: fed-bbpt-vision (published)": ["method.name=fed-bbpt-vision"],
 }
-BUDGETS, SEEDS, LIKELIEST = (4000, 20000), 3, 10
+BUDGETS, SEEDS, LIKELIEST = (4000,), 3, 10
 
 Array = np.ndarray
 

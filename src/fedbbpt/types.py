@@ -190,10 +190,12 @@ class Reply:
             not answer hold NaN, rows of an answer without a label ``NO_LABEL``.
         embeddings: (B, H) of the bare examples, where the box gives them and no prompt was sent;
             of a classifier also of the examples within the one prompt that was sent.
+        texts: K x B replies in words, None where there is no answer, if the prompt asked for words.
     """
 
     scores: Array
     embeddings: Array | None = None
+    texts: tuple[tuple[str | None, ...], ...] | None = None
 
 
 class Receipt(NamedTuple):
