@@ -14,15 +14,18 @@ from fedbbpt.aggregators.cma import Cma
 from fedbbpt.aggregators.mean import Mean
 from fedbbpt.config import resolve
 from fedbbpt.engines.local import Local
+from fedbbpt.maths.softmax import log_softmax
 from fedbbpt.optimizers.cmaes import Cmaes
 from fedbbpt.optimizers.es import Es
 from fedbbpt.optimizers.spsa import Spsa
+from fedbbpt.prompts.visual import Visual
+from fedbbpt.protocols import AtomicBox
 from fedbbpt.round import Client, dearest, drawn
 from fedbbpt.sharing import share_out, tables
 from fedbbpt.testing._require import bits, update_bits
 from fedbbpt.testing.engines import play_rounds, toy_federation
 from fedbbpt.testing.toys import ToyEncoder, toy_batch, toy_box
-from fedbbpt.types import Batch, Job, Picture
+from fedbbpt.types import Atom, Batch, Grid, Job, Picture, Reply, digest, distinct
 
 METHODS = st.sampled_from(
     [
@@ -237,3 +240,76 @@ def test_candidates_of_a_step_are_compared_on_the_same_examples():
     losses = [p.updates[0].arrays["losses"][0] for p in play_rounds(toy, Local, 4)]
     assert all(np.ptp(pair) < 1e-6 for pair in losses)
     assert np.ptp([pair[0] for pair in losses]) > 1e-3
+
+
+# --- pictures ------------------------------------------------------------------------------------
+
+
+class Sees(AtomicBox):
+    """A dual encoder of pictures: texts of classes and prompted pictures are its atoms."""
+
+    name, accepts, sides = "sees", frozenset({"image"}), frozenset({"image"})
+    gives, steady = frozenset({"scores"}), True
+
+    def split(self, prompts, examples):
+        def atom(visual, x):
+            return Atom(digest(visual.key if visual else b"", x.key), (visual, x))
+
+        texts = [Atom(digest(label), label) for p in prompts for label in p.labels]
+        seen = [atom(p.visual, x) for p in prompts for x in examples]
+        seen += [] if prompts else [atom(None, x) for x in examples]
+        atoms = distinct([*texts, *seen])
+
+        def assemble(rows):
+            row = {a.key: r for a, r in zip(atoms, rows, strict=True)}
+            shape = (len(prompts), len(examples), 1)
+            shades = np.array([row[a.key] for a in seen]).reshape(shape)
+            return Reply(log_softmax(np.concatenate([shades, -shades], axis=2)))
+
+        return Grid(atoms, assemble)
+
+    def evaluate(self, atoms, wanted):
+        return [self._row(atoms[i].data) for i in wanted]
+
+    def _row(self, data):
+        if isinstance(data, str):
+            return np.zeros(1)
+        visual, picture = data
+        images = picture.pixels[None].astype(np.float32) / np.float32(255)
+        return np.array([(images if visual is None else visual.on(images, [picture])).mean()])
+
+
+class Eye:
+    size, std = (4, 4), (1.0, 1.0, 1.0)
+
+
+@settings(max_examples=15)
+@given(
+    method=METHODS,
+    directions=st.sampled_from(["distinct", "shared"]),
+    batch=st.integers(0, 5),
+    wire=st.sampled_from(["replay", "state"]),
+)
+def test_the_setup_foretells_what_prompted_pictures_cost(method, directions, batch, wire):
+    """Texts of classes are paid once, prompted pictures in every step."""
+    toy = federation(batch, *method, directions=directions, wire=wire, make_box=Sees)
+    prompt = Visual(Eye(), "a {label}", ("dark", "bright"), form="patch", waves=2, eps=0.3)
+    toy = replace(toy, parts=replace(toy.parts, prompt=prompt))
+    for k, (name, client) in enumerate(toy.clients.items()):
+        numbers = np.random.default_rng(k)
+        shades = [numbers.integers(0, 256, (4, 4, 3), np.uint8) for _ in range(5)]
+        train = Batch(tuple(map(Picture, shades)), np.arange(5, dtype=np.int64) % 2)
+        toy.clients[name] = replace(client, train=train)
+    engine = Local(toy.parts, toy.clients, toy.federation)
+    told = {u.client: u.arrays for u in engine.map(Job("setup", 0, 1, 0), list(toy.clients))}
+    optimizer = toy.parts.optimizer
+    candidates = len(optimizer.ask(optimizer.init(prompt.space), np.random.default_rng(0)))
+    candidates += toy.parts.aggregator.loss
+    for own in told.values():
+        assert own["step"] == candidates * (batch or 5)
+        assert own["once"] == (0 if directions == "shared" else 2) and own["common"] == 2
+    for number, played in enumerate(play_rounds(toy, Local, 4)):
+        for update in played.updates:
+            own = told[update.client]
+            assert update.queries <= own["step"] + own["once"] * (number == 0)
+            assert number or update.queries >= 0.7 * own["step"]

@@ -263,8 +263,8 @@ def zero(prompt: Prompt) -> RenderedPrompt:
 
 
 def _task(config: Config, split: Split, box: AtomicBox) -> Task:
-    method, positive = config.method, config.data.positive or split.classes[-1]
-    if positive not in split.classes:
+    method, positive = config.method, config.data.positive or "".join(split.classes[-1:])
+    if positive and positive not in split.classes:
         raise ConfigError(f"data.positive is '{positive}'; {closest(positive, split.classes)}")
     task: Task = registry.make(
         "tasks",
@@ -278,7 +278,7 @@ def _task(config: Config, split: Split, box: AtomicBox) -> Task:
         vocabulary=box.vocabulary,
         measure=config.metric,
         classes=len(split.classes),
-        positive=split.classes.index(positive),
+        positive=split.classes.index(positive) if positive else 0,
     )
     return task
 

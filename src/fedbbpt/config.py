@@ -56,6 +56,7 @@ class Data(Section):
         blank: what to do with examples without a text: "refuse" the file, or "drop" them.
         positive: the class that F1 looks for; the last in alphabetical order if absent.
         range: least and greatest label where labels are numbers (task = "rate").
+        separator: between right answers in a cell, for task = "generate" (:mod:`.data.answers`).
     """
 
     train: str
@@ -75,6 +76,7 @@ class Data(Section):
     blank: Literal["refuse", "drop"] = "refuse"
     positive: str = ""
     range: tuple[float, float] | None = None
+    separator: str = ""
 
 
 class Partition(Section):

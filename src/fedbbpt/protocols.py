@@ -155,9 +155,7 @@ class Wrapper(AtomicBox):
 
 
 class Prompt(ABC):
-    """Turns points into prompts, purely; ``sends`` are the kinds of prompts that it renders, and
-    ``maps`` says that it takes a label mapping.
-    """
+    """Turns points into prompts of the kinds ``sends``, purely; ``maps``: takes a label mapping."""
 
     sends: frozenset[str]
     space: Space
@@ -260,11 +258,13 @@ class Task(ABC):
     Attributes:
         metric: makes one number of a client's answers, and of all clients' numbers.
         numbers: targets are numbers in [0, 1] between two poles and not class indices.
+        words: targets are tuples of reference answers, and it reads replies in words.
         extends: whether the loss needs companions that :meth:`extend` makes.
     """
 
     metric: Metric
     numbers: ClassVar[bool] = False
+    words: ClassVar[bool] = False
     extends: bool = False
 
     def extend(self, batch: Batch, rng: np.random.Generator) -> Batch:

@@ -13,6 +13,7 @@ from fedbbpt.arrays import Array, Arrays
 from fedbbpt.books import Books
 from fedbbpt.budget import PURSES
 from fedbbpt.build import Federation
+from fedbbpt.errors import RunDirError
 from fedbbpt.ledger import Ledger
 from fedbbpt.mapping import Mappings
 from fedbbpt.needs import Needs
@@ -46,7 +47,11 @@ class Run:
         self.seed = self.config.run.seed
         self.maps: Mappings | None = None
         if self.parts.counts:
-            self.maps = Mappings(federation, directory.state, self.books.counts.maps)
+            try:
+                self.maps = Mappings(federation, directory.state, self.books.counts.maps)
+            except RunDirError:
+                self.books.close()
+                raise
             self._adopt()
         if not self.books.events.flush():  # else the run was begun before, and told them then
             for report in federation.gathered.reports:
@@ -130,12 +135,11 @@ class Run:
             last = bool(self.books.counts.stopped)
             # Only the last is learned, which takes time.
             learned = last and self.config.prompt.mapping == "learned"
-            if self.books.snapshots.rounds[-1] == server.round:
-                again = learned and not self.maps.learned  # known rows, which cost nothing
-            else:
-                # Not if it would take what the last snapshot needs.
-                again = needs.payable(self.federation.budget, 1 if last else 2)
-            if again:
+            kept = self.books.snapshots.rounds[-1] == server.round
+            if not kept and not needs.payable(self.federation.budget, 1 if last else 2):
+                return  # it would take what the last one needs
+            # The rows of one that is kept are known, and cost nothing.
+            if not kept or (learned and not self.maps.learned):
                 self._count(best, learned)
         self.books.snapshot(best, self.books.counts.maps)
         self._adopt()

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from fedbbpt import registry
 from fedbbpt.arrays import Array
 from fedbbpt.config import Config, Data
-from fedbbpt.data import pictures
-from fedbbpt.data.load import Table, classes, load, numbers, several
+from fedbbpt.data import answers, pictures
+from fedbbpt.data.load import Table, load, several
 from fedbbpt.data.partition import holdout, shots, split
 from fedbbpt.errors import ConfigError, DataError, closest
 from fedbbpt.random import stream
+from fedbbpt.targets import coded
 from fedbbpt.types import Batch, Picture
 
 TESTER = "(test)"
@@ -25,16 +26,14 @@ TESTER = "(test)"
 EVERYONE = "everyone"
 """The one client that is left when all data are pooled."""
 
-POLES = ("low", "high")
-"""What a box chooses between where labels are numbers."""
-
 
 @dataclass(frozen=True)
 class Split:
     """The examples of a federation.
 
     Attributes:
-        classes: class names in class order; the poles where labels are numbers.
+        classes: class names in class order; the poles where labels are numbers; none where answers
+            are words.
         train, holdout, test: batches by client name; the tester has test examples only.
         clients: names of those that train.
         notes: what was left out and what is lacking, a sentence each.
@@ -89,7 +88,7 @@ def read_table(config: Config, path: str, training: bool = False) -> Table:
             names=data.names,
             training=training,
         )
-    table = _read(data, place)
+    table = _read(config, place)
     if not data.image:
         return table
     return pictures.load_listed(table, place, data.pixels, data.corrupt, training)
@@ -102,10 +101,28 @@ def sources(config: Config, path: str) -> list[Path]:
         return pictures.sources(place)
     if not config.data.image:
         return [place]
-    return [place, *(place.parent / name for name in _read(config.data, place).inputs)]
+    return [place, *(place.parent / name for name in _read(config, place).inputs)]
 
 
-def _read(data: Data, path: Path) -> Table:
+def _read(config: Config, path: Path) -> Table:
+    data = config.data
+    if registry.find("tasks", config.task).words:
+        if data.image or data.names:
+            raise ConfigError("data.image and data.names are not for answers in words")
+        # Where the config names no column, a file may call them by what they hold.
+        plain, labelled = data.text == "text", data.label == "label"
+        return answers.load(
+            path,
+            text=answers.INPUTS if plain else several(data.text),
+            label=answers.OUTPUTS if labelled else several(data.label),
+            site=data.site,
+            header=data.columns,
+            repeats=data.repeats,
+            blank=data.blank,
+            separator=data.separator,
+        )
+    if data.separator:
+        raise ConfigError(f"data.separator is for answers in words, not for '{config.task}'")
     return load(
         path,
         text=data.image or data.text,
@@ -161,11 +178,11 @@ def share_out(config: Config, train: Table, test: Table | None) -> Split:
     notes = tuple(_notes(config, train, test))
     if test and 0 < config.data.test_limit < len(test.inputs):
         test = _sampled(test, config.data.test_limit)
-    coded = _coded(config, train, test)
-    seed, partition, strata = config.run.seed, config.partition, coded.strata
+    code = coded(config, train, test)
+    seed, partition, strata = config.run.seed, config.partition, code.strata
     rows = np.arange(len(strata))
     if partition.shots is not None:
-        rows = shots(strata, partition.shots, seed, names=coded.names)
+        rows = shots(strata, partition.shots, seed, names=code.names)
     owned = split(
         partition.kind,
         labels=strata,
@@ -176,14 +193,16 @@ def share_out(config: Config, train: Table, test: Table | None) -> Split:
         labels_per_client=partition.labels_per_client,
         seed=seed,
     )
-    everything = Batch(train.inputs, coded.train)
+    everything = Batch(train.inputs, code.train)
     kept: dict[str, Batch] = {}
     back: dict[str, Batch] = {}
     for client, mine in owned.items():
         train_rows, held = holdout(mine, strata, config.rounds.holdout, seed, client)
         kept[client], back[client] = everything.take(train_rows), everything.take(held)
-    tested = _test(test, coded.test, owned)
-    whole = Split(coded.classes, kept, back, tested, tuple(owned), notes)
+    if not code.classes:
+        notes += tuple(answers.lonely(owned))
+    tested = _test(test, code.test, owned)
+    whole = Split(code.classes, kept, back, tested, tuple(owned), notes)
     if partition.only:
         return only(whole, partition.only)
     return _pooled(whole) if config.method.clients == "pooled" else whole
@@ -221,7 +240,8 @@ def _sampled(table: Table, count: int) -> Table:
         return tuple(column[i] for i in rows)
 
     sites = None if table.sites is None else kept(table.sites)
-    return Table(kept(table.inputs), kept(table.labels), sites)
+    right = None if table.references is None else kept(table.references)
+    return Table(kept(table.inputs), kept(table.labels), sites, references=right)
 
 
 def _notes(config: Config, train: Table, test: Table | None) -> Iterator[str]:
@@ -242,44 +262,6 @@ def _notes(config: Config, train: Table, test: Table | None) -> Iterator[str]:
 
 def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + ", ..." * (len(names) > 5)
-
-
-class _Coded(NamedTuple):
-    """Labels as targets.
-
-    Attributes:
-        classes: as in :class:`Split`.
-        train, test: targets.
-        strata: (N,) the class of each training example, by which shots and clients are drawn.
-        names: of the strata.
-    """
-
-    classes: tuple[str, ...]
-    train: Array
-    test: Array
-    strata: Array
-    names: tuple[str, ...]
-
-
-def _coded(config: Config, train: Table, test: Table | None) -> _Coded:
-    """Class indices; or numbers in [0, 1], with the nearest integers of the labels as strata."""
-    bounds = config.data.range
-    if registry.find("tasks", config.task).numbers:
-        values = numbers(train, bounds, "training")
-        tested = numbers(test, bounds, "test") if test else np.zeros(0)
-        assert bounds is not None  # numbers would have refused
-        low, high = bounds
-        levels, strata = np.unique(np.rint(values).astype(np.int64), return_inverse=True)
-        names = tuple(map(str, levels))
-        scaled = [(own - low) / (high - low) for own in (values, tested)]
-        return _Coded(POLES, scaled[0], scaled[1], strata, names)
-    if bounds is not None:
-        raise ConfigError(f"data.range is for labels that are numbers, not for '{config.task}'")
-    names = classes(train, test)
-    number = {name: i for i, name in enumerate(names)}
-    labels = np.array([number[label] for label in train.labels], np.int64)
-    wanted = np.array([number[label] for label in test.labels] if test else [], np.int64)
-    return _Coded(names, labels, wanted, labels, names)
 
 
 def _test(test: Table | None, targets: Array, owned: Mapping[str, Array]) -> dict[str, Batch]:

@@ -23,9 +23,11 @@ class Space(NamedTuple):
     """What an optimiser moves.
 
     Attributes:
-        kind: ``"real"`` for unbounded numbers, ``"categorical"`` for one choice per row. An
-            optimiser lists the kinds it can search.
-        shape: shape of one point. The zero point is always the starting prompt.
+        kind: ``"real"`` for unbounded numbers, ``"categorical"`` for one choice per row,
+            ``"pool"`` for one of finitely many points, the rows of the state's field ``pool``
+            (embeddings of candidates, say). An optimiser lists the kinds it can search.
+        shape: shape of one point. The zero point is always the starting prompt; in a pool its
+            first row is.
         separable: the rows of a point may be tried one at a time, because a candidate for one
             row leaves the scores of the others untouched (one prompt per class on a label side).
     """
@@ -140,7 +142,8 @@ class Batch(NamedTuple):
 
     Attributes:
         inputs: B inputs (texts, or :class:`Picture`).
-        targets: (B,) class indices, int64; or numbers in [0, 1], for a task with numbers.
+        targets: (B,) class indices, int64; or numbers in [0, 1], for a task with numbers; or tuples
+            of reference answers, object, for a task with words.
     """
 
     inputs: tuple[Any, ...]

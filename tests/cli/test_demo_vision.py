@@ -58,6 +58,7 @@ def test_it_reads_most_of_what_it_could_not_read(kit, demo):
     assert "4000 of 4000 for training" in shown and "bytes     88 up and " in shown
     assert re.search(r"time      \d+\.\d s", shown)
     assert f"pictures  {out}/pictures/before-after.png, and prompt.png beside it" in shown
+    assert "prompt    9 numbers were tuned; " in shown
     assert "examples/caltech101.toml" in shown
 
 

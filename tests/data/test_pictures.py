@@ -305,7 +305,7 @@ def test_folders_and_archives_give_the_same_pictures(source):
     assert [one.name for one in table.inputs] == list(NAMES)
     for one, pixels in zip(table.inputs, expected, strict=True):
         assert np.array_equal(one.pixels, pixels)
-    assert table[1:] == (("cat", "cat", "dog", "dog"), None, SKIPPED)
+    assert table[1:4] == (("cat", "cat", "dog", "dog"), None, SKIPPED)
 
 
 def test_a_table_of_paths_gives_the_same_pictures(tmp_path):

@@ -18,8 +18,11 @@ from fedbbpt.testing.aggregators import LAWS, check_aggregator, fits, weights_ma
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "adam": [{}, {"averaging": 1.0}],
     "cma": [{}, {"sigma": "code", "parents": 1.0}],
+    "pool": [{}, {"level": False}],
 }
 OPTIMIZERS: dict[str, list[dict[str, Any]]] = {
+    # 300 observations without a process in between; tests/aggregators/test_pool.py has it.
+    "bayes": [{"batch": 1, "initial": 300}],
     "cmaes": [{"popsize": 5}, {"popsize": 5, "covariance": "full"}],
 }
 

@@ -8,13 +8,15 @@ import pytest
 
 from fedbbpt import registry
 from fedbbpt.arrays import Array
+from fedbbpt.optimizers.bayes import Bayes
 from fedbbpt.optimizers.es import Es, EsState
-from fedbbpt.testing.optimizers import LAWS, check_optimizer, small_spaces
+from fedbbpt.testing.optimizers import LAWS, check_optimizer, small_spaces, start
 from fedbbpt.types import Space
 
 # An optimiser that is not named here is tried with its defaults.
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "es": [{}, {"shaping": "rank"}, {"decay": 0.01, "pairs": 1, "lr": 0.3}],
+    "bayes": [{}, {"acquisition": "thompson", "ard": True, "lengthscale": "gamma"}],
     "cmaes": [
         {},
         {"covariance": "full", "popsize": 5},
@@ -126,6 +128,39 @@ class Forgets(Broken):
 def test_the_kit_catches(broken, sentence):
     with pytest.raises(AssertionError, match=sentence):
         check_optimizer(broken(), Space("real", (3, 4)))
+
+
+class OffThePool(Bayes):
+    def ask(self, state, rng):
+        return super().ask(state, rng) + 1e-9
+
+
+class Twice(Bayes):
+    def ask(self, state, rng):
+        return super().ask(state, rng)[[0, 1, 2, 0]]
+
+
+class StartsAtZero(Bayes):
+    def best(self, state):
+        return super().best(state) if len(state.new_points) else np.zeros(state.pool.shape[1:])
+
+
+@pytest.mark.parametrize(
+    ("broken", "sentence"),
+    [
+        (OffThePool, "none of the 40 of the pool|not distinct rows"),
+        (Twice, "not distinct rows"),
+        (StartsAtZero, "not at the zero point or first row"),
+    ],
+)
+def test_the_kit_catches_in_a_pool(broken, sentence):
+    with pytest.raises((AssertionError, ValueError), match=sentence):
+        check_optimizer(broken(), Space("pool", (4,)))
+
+
+def test_a_state_over_a_pool_has_one():
+    with pytest.raises(AssertionError, match="needs the field pool"):
+        start(Es(), Space("pool", (4,)))
 
 
 def test_check_optimizer_tries_everything():

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedbbpt.arrays import Arrays
+import numpy as np
+
+from fedbbpt.arrays import Array, Arrays
 from fedbbpt.maths.merge import weighted_mean
 from fedbbpt.protocols import Aggregator
 from fedbbpt.types import Update
@@ -23,5 +25,12 @@ class Mean(Aggregator):
     def merge(self, state: Any, updates: Sequence[Update], memory: Arrays) -> tuple[Any, Arrays]:
         """Weighted means in place of the broadcast's fields; without any update, no change."""
         fields = updates[0].arrays if updates else {}
-        means = {name: weighted_mean(updates, name) for name in fields}
+        means = {name: _like(getattr(state, name), weighted_mean(updates, name)) for name in fields}
         return state._replace(**means), memory
+
+
+def _like(field: Array, mean: Array) -> Array:
+    """The mean as the field's type; a count that not all clients have reached counts as reached."""
+    if not np.issubdtype(np.asarray(field).dtype, np.integer):
+        return mean
+    return np.asarray(np.ceil(mean - 1e-6), np.asarray(field).dtype)

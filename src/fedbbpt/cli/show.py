@@ -17,8 +17,10 @@ from rich.progress import (
 from rich.table import Table
 
 from fedbbpt import api, registry
+from fedbbpt.artefact import META
 from fedbbpt.config import presets
 from fedbbpt.errors import UnknownPart, closest
+from fedbbpt.record import read_json
 from fedbbpt.report.pictures import PROMPT, STRIP
 from fedbbpt.rundir import RunDir
 
@@ -128,6 +130,9 @@ def _where(outcome: api.Outcome) -> None:
     if strip.is_file():
         example = "examples/caltech101.toml"
         lines.append(f"pictures  {strip}, and {PROMPT} beside it: private images")
+        kept = read_json(RunDir(path, "").prompt / META)
+        tuned, size = kept["parameters"], kept["bytes"]
+        lines.append(f"prompt    {tuned} numbers were tuned; {size} bytes on disk")
     lines += [
         f"next      {path}/result.json has the numbers, {path}/prompt the tuned prompt;",
         f"          tune on your own data: copy {example}, then fedbbpt run YOURS.toml",

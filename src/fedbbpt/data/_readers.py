@@ -12,7 +12,7 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,12 +78,18 @@ class Row(NamedTuple):
 
 def read(path: Path, columns: Columns) -> list[Row]:
     """All rows of a file; DataError if it is none of ours, cannot be read or is empty."""
+    suffix, data = unpacked(path, READERS)
+    return list(READERS[suffix](path, data, columns))
+
+
+def unpacked(path: Path, suffixes: Collection[str]) -> tuple[str, bytes]:
+    """A file's suffix, one of those, and its bytes; DataError as :func:`read`."""
     suffix = _suffix(path)
-    known = f"{' '.join(READERS)}, each also as .gz"
+    known = f"{' '.join(suffixes)}, each also as .gz"
     try:
         if path.is_dir():
             raise DataError(f"{path} is a directory; name one file in it ({known})")
-        if suffix not in READERS and path.exists():
+        if suffix not in suffixes and path.exists():
             raise DataError(f"{path} has the suffix {suffix!r}; the known ones are: {known}")
         data = path.read_bytes()
     except FileNotFoundError:
@@ -98,7 +104,7 @@ def read(path: Path, columns: Columns) -> list[Row]:
             raise DataError(f"{path} is not a whole gzip file ({error}); pack it again") from None
     if not data:
         raise DataError(f"{path} is empty; give it one example a row")
-    return list(READERS[suffix](path, data, columns))
+    return suffix, data
 
 
 def _suffix(path: Path) -> str:
@@ -107,7 +113,7 @@ def _suffix(path: Path) -> str:
     return path.with_suffix("").suffix.lower() or suffix if suffix == ".gz" else suffix
 
 
-def _decode(path: Path, data: bytes) -> str:
+def decode(path: Path, data: bytes) -> str:
     """The characters without a byte order mark; DataError if not UTF-8, NUL bytes or all blank."""
     start = len(BOM) if data.startswith(BOM) else 0
     # UTF-16 shows in one of two ways: by its mark, or by the NUL bytes beside Latin letters.
@@ -133,7 +139,7 @@ def _decode(path: Path, data: bytes) -> str:
 
 def _csv(path: Path, data: bytes, columns: Columns) -> Iterator[Row]:
     """Rows of CSV, quoted as spreadsheets do it."""
-    return _rows(path, _records(path, _decode(path, data), ","), columns, ",")
+    return _rows(path, _records(path, decode(path, data), ","), columns, ",")
 
 
 def _tsv(path: Path, data: bytes, columns: Columns) -> Iterator[Row]:
@@ -142,7 +148,7 @@ def _tsv(path: Path, data: bytes, columns: Columns) -> Iterator[Row]:
     Read with quotes as in CSV if that works and joins no two lines which are whole rows as they
     stand; otherwise every line is a row.
     """
-    text = _decode(path, data)
+    text = decode(path, data)
     records = _records(path, text, "\t", csv.QUOTE_NONE)
     try:
         quoted = _records(path, text, "\t")
@@ -193,7 +199,7 @@ def _rows(path: Path, records: Sequence[Record], columns: Columns, delimiter: st
     if columns.header and not _has(header, columns):
         header, place, rest = list(columns.header), f"{path}, data.columns", records
     alone = f"; fields must be separated by {name}" if len(header) == 1 else ""
-    text, label = _chosen(place, header, columns, alone)
+    text, label = chosen(place, header, columns, alone)
     for line, fields in rest:
         place = f"{path}, line {line}"
         surplus = len(fields) - len(header)
@@ -217,7 +223,7 @@ def _jsonl(path: Path, data: bytes, columns: Columns) -> Iterator[Row]:
     example = ", ".join(f'"{key}": "..."' for key in keys)
     want = f"write one object a line, such as {{{example}}}"
     # StringIO and not splitlines(): JSON strings may hold U+2028, which is no line end here.
-    for line, source in enumerate(io.StringIO(_decode(path, data), newline=""), start=1):
+    for line, source in enumerate(io.StringIO(decode(path, data), newline=""), start=1):
         if not source.strip():
             continue
         place = f"{path}, line {line}"
@@ -230,7 +236,7 @@ def _jsonl(path: Path, data: bytes, columns: Columns) -> Iterator[Row]:
             raise DataError(f"{place}: a JSON value too large to read; {want}") from None
         if not isinstance(cells, dict):
             raise DataError(f"{place}: JSON of type {type(cells).__name__}, no object; {want}")
-        yield Row(place, cells, *_chosen(place, list(cells), columns))
+        yield Row(place, cells, *chosen(place, list(cells), columns))
 
 
 def _parquet(path: Path, data: bytes, columns: Columns) -> Iterator[Row]:
@@ -243,7 +249,7 @@ def _parquet(path: Path, data: bytes, columns: Columns) -> Iterator[Row]:
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
         names = list(file.schema_arrow.names)
-        text, label = _chosen(str(path), names, columns)
+        text, label = chosen(str(path), names, columns)
         wanted = {*text.columns, label, columns.site} if columns.labels else set(names)
         cells = file.read(columns=[name for name in names if name in wanted]).to_pylist()
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -262,7 +268,7 @@ def _has(seen: Sequence[str], columns: Columns) -> bool:
     return texts and (not columns.labels or any(label in seen for label in columns.labels))
 
 
-def _chosen(place: str, seen: Sequence[str], columns: Columns, hint: str = "") -> tuple[Form, str]:
+def chosen(place: str, seen: Sequence[str], columns: Columns, hint: str = "") -> tuple[Form, str]:
     """The first form and the first label column that these names can fill.
 
     Raises:

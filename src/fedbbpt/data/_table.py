@@ -23,12 +23,15 @@ class Table(NamedTuple):
         labels: N label names.
         sites: N site names, or ``None`` where the file has no ``site`` column or an empty one.
         skipped: images that could not be read, ``"path: reason"`` each, in order.
+        references: of examples with answers in words the right ones, one or more each; their
+            labels are the firsts.
     """
 
     inputs: tuple[Any, ...]
     labels: tuple[str, ...]
     sites: tuple[str, ...] | None
     skipped: tuple[str, ...] = ()
+    references: tuple[tuple[str, ...], ...] | None = None
 
 
 class Example(NamedTuple):

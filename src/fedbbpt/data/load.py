@@ -8,7 +8,6 @@ was seen and what would be right. Such a sentence never quotes a text: texts are
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedbbpt.arrays import Array
-from fedbbpt.data._readers import Columns, Form, Row, read
+from fedbbpt.data._cells import filled, kept, text_of, word_of
+from fedbbpt.data._readers import Columns, Form, read
 from fedbbpt.data._table import Table as Table
 from fedbbpt.errors import ConfigError, DataError, closest
 
@@ -55,17 +55,17 @@ def load(
         MissingExtra: the file is Parquet and pyarrow is not installed.
     """
     forms = tuple(Form.parse(form) for form in several(text))
-    rows = _rows(path, Columns(forms, several(label), site, tuple(header), repeats), blank)
+    rows = kept(read(path, Columns(forms, several(label), site, tuple(header), repeats)), blank)
     if not rows:
         raise DataError(f"{path} holds no examples; give it texts with labels")
-    texts = tuple(_text(row) for row in rows)
-    labels = tuple(_word(row, row.label) for row in rows)
-    sites = tuple(_word(row, site) for row in rows)
+    texts = tuple(text_of(row) for row in rows)
+    labels = tuple(word_of(row, row.label) for row in rows)
+    sites = tuple(word_of(row, site) for row in rows)
     owned = any(sites)
     for row, word, place in zip(rows, labels, sites, strict=True):
-        _filled(row, row.label, word, "write a label or remove the row")
+        filled(row, row.label, word, "write a label or remove the row")
         if owned:
-            _filled(row, site, place, "other rows have one, so fill it in or remove the column")
+            filled(row, site, place, "other rows have one, so fill it in or remove the column")
     better = names or {}
     labels = tuple(better.get(word, word) for word in labels)
     return Table(texts, labels, sites if owned else None)
@@ -93,10 +93,10 @@ def unlabelled(
         MissingExtra: the file is Parquet and pyarrow is not installed.
     """
     forms = tuple(Form.parse(form) for form in several(text))
-    rows = _rows(path, Columns(forms, (), "", tuple(header), repeats), blank)
+    rows = kept(read(path, Columns(forms, (), "", tuple(header), repeats)), blank)
     if not rows:
         raise DataError(f"{path} holds no examples; give it one a row")
-    return [Asked(_text(row), row.cells) for row in rows]
+    return [Asked(text_of(row), row.cells) for row in rows]
 
 
 def classes(train: Table, test: Table | None) -> tuple[str, ...]:
@@ -155,70 +155,3 @@ def numbers(table: Table, bounds: tuple[float, float] | None, split: str) -> Arr
 def several(names: str | Sequence[str]) -> tuple[str, ...]:
     """One name or more, as more."""
     return (names,) if isinstance(names, str) else tuple(names)
-
-
-# --- from cells to values ------------------------------------------------------------------------
-
-
-def _rows(path: Path, columns: Columns, blank: str) -> list[Row]:
-    """All rows, without those that lack a text where these are to be dropped."""
-    rows = read(path, columns)
-    if blank == "drop":
-        rows = [row for row in rows if all(_said(row, column) for column in row.text.columns)]
-    return rows
-
-
-def _text(row: Row) -> str:
-    """A row's text, untouched; DataError if a column of it is empty, blank or not a string."""
-
-    def value(column: str) -> str:
-        cell = row.cells[column]
-        if not isinstance(cell, str | None):
-            raise _mistyped(row, column, "a text")
-        if not _said(row, column):
-            raise DataError(f"{row.place}: {column!r} is empty; write a text or remove the row")
-        return _whole(row, column, str(cell))
-
-    return row.text.fill(value)
-
-
-def _said(row: Row, column: str) -> bool:
-    """Whether a cell holds more than blanks."""
-    return row.cells[column] is not None and bool(str(row.cells[column]).strip())
-
-
-def _word(row: Row, column: str) -> str:
-    """A label or site; ``""`` for null, NaN, blanks or no such column.
-
-    Raises:
-        DataError: neither string nor number, or blanks around it: ``" yes"`` beside ``"yes"``
-            would quietly be one class more.
-    """
-    value = row.cells.get(column)
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if not isinstance(value, str | int | float):
-        raise _mistyped(row, column, "a word or a number")
-    word = str(value).strip()
-    if word and word != str(value):
-        raise DataError(f"{row.place}: {column!r} is {value!r}, with blanks; write {word!r}")
-    return _whole(row, column, word)
-
-
-def _filled(row: Row, column: str, word: str, remedy: str) -> None:
-    """DataError if a word is empty."""
-    if not word:
-        raise DataError(f"{row.place}: {column!r} is empty; {remedy}")
-
-
-def _whole(row: Row, column: str, value: str) -> str:
-    """The value; DataError if it cannot be UTF-8 (every text is hashed as such) or holds a NUL."""
-    if re.search("[\0\ud800-\udfff]", value):
-        raise DataError(f"{row.place}: {column!r} holds a NUL or half a surrogate pair; remove it")
-    return value
-
-
-def _mistyped(row: Row, column: str, want: str) -> DataError:
-    """The error for a value of a type that the column cannot hold."""
-    kind = type(row.cells[column]).__name__
-    return DataError(f"{row.place}: {column!r} holds a value of type {kind}; write {want}")

@@ -29,7 +29,7 @@ class Metric(ABC):
         sends: what a client tells for it.
     """
 
-    name: ClassVar[str]
+    name: str
     sends: ClassVar[tuple[str, ...]]
 
     @abstractmethod
