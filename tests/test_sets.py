@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fedbbpt import registry, sets
+from fedbbpt.boxes._mapped import Mapped
 from fedbbpt.config import read, resolve
 from fedbbpt.errors import ConfigError, DataError, UnknownPart
 from fedbbpt.sharing import examples
@@ -260,3 +261,19 @@ def test_a_set_under_names_of_its_own(data_folder):
     ready = data_folder / "text" / "ready"
     split = shared(ready, "agnews", "agnews.train.csv", "agnews.test.csv")
     assert split.classes == ("business", "sports", "technology", "world")
+
+
+@pytest.mark.parametrize(("name", "count"), [("caltech101", 101), ("clothing", 10)])
+def test_classes_have_names_that_a_classifier_knows(data_folder, name, count):
+    lines = data_folder / "models" / "coral_mobilenet" / "imagenet_labels.txt"
+    box = {"kind": "image_classifier", "model": "m.tflite"}
+    config = resolve(tree(name, box=box, prompt={"side": "image"}), HERE)
+    labels = config.prompt.labels
+    assert len(labels) == count and not config.prompt.template
+    known = Mapped("known", lines.read_text(encoding="utf-8").splitlines()).named(
+        tuple(labels.values())
+    )
+    # No class of the model counts for two of the task.
+    assert known.sum(axis=0).max() == 1 and known.sum(axis=1).min() >= 1
+    other = resolve(tree(name, box={"kind": "clip", "model": "m"}), HERE).prompt
+    assert other.template == "a photo of a {label}." and not other.labels

@@ -8,7 +8,7 @@ from fedbbpt.config import Data, resolve
 from fedbbpt.data.load import Table
 from fedbbpt.errors import ConfigError, DataError
 from fedbbpt.gather import gather
-from fedbbpt.sharing import EVERYONE, TESTER, only, share_out, tables
+from fedbbpt.sharing import EVERYONE, TESTER, examples, only, share_out, tables
 from fedbbpt.testing.toys import ToyEncoder
 from fedbbpt.types import Picture
 
@@ -83,6 +83,15 @@ def test_images_are_no_corpus_of_words(tmp_path):
     config = resolve({"data": {"train": ""}, "prompt": prompt}, tmp_path)
     with pytest.raises(ConfigError, match=r"prompt\.public '.*public' holds images"):
         gather(config, {})
+
+
+def test_a_column_of_images_is_none_of_a_folder(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    image.new("RGB", (4, 4)).save(tmp_path / "train" / "a" / "1.png")
+    tree = {"data": {"train": "train", "image": "path"}, "prompt": {"side": "image"}}
+    with pytest.raises(ConfigError, match=r"data\.image names the column 'path', but .* by class"):
+        examples(resolve(tree, tmp_path))
 
 
 # --- lists from Python ---------------------------------------------------------------------------

@@ -24,7 +24,11 @@ def check_prompt(kind: str, prompt: type[Prompt], box: AtomicBox, side: str) -> 
     """
     sends = prompt.sends_to(box)
     if not sends <= box.accepts:
-        instead = "; take prompt.kind = 'tokens', which are words" if "text" in box.accepts else ""
+        instead = ""
+        if "text" in box.accepts:
+            instead = "; take prompt.kind = 'tokens', which are words"
+        elif box.accepts == {"image"}:
+            instead = "; take a method for images, such as 'fedlook'"
         raise Incompatible(
             f"{kind} prompts send {_list(sends)}, but {box.name} accepts only "
             f"{_list(box.accepts)}{instead}"

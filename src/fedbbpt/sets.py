@@ -41,7 +41,8 @@ def facts(tree: Mapping[str, Any]) -> Tree:
     side, kind = _of(tree, "prompt", "side", "label"), _of(tree, "box", "kind", "dual_encoder")
     classes = known.pop("imagenet", {})
     if kind == "image_classifier":
-        labels, templates = classes, {}
+        labels = classes
+        templates = {} if side == "image" else templates
     place = kind if side == "text" and kind in templates else side
     place = "label" if side == "image" else place
     # A side that does not exist is refused, with the config's other keys, by whoever asked.

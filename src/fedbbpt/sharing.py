@@ -80,6 +80,11 @@ def read_table(config: Config, path: str, training: bool = False) -> Table:
     """
     data, place = config.data, Path(path)
     if pictures.holds_files(place):
+        if data.image:
+            raise ConfigError(
+                f"data.image names the column '{data.image}', but {path} holds images by class; "
+                "leave data.image away"
+            )
         return pictures.load_folder(
             place,
             layout=data.layout,
