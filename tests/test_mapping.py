@@ -234,7 +234,7 @@ def test_events_say_what_left_each_client(run):
     told = {phase: [] for phase in ("count", "sharpen", "learn", "search", "count_all")}
     for event in done.events("client"):
         told.setdefault(event["phase"], []).append(event)
-    slope = lm.Slope(np.zeros(12), np.zeros(()), np.zeros(3), np.zeros((3, 12)))
+    slope = lm.Slope(np.zeros(12), np.zeros(()), np.zeros(3), np.zeros((3, 12), np.float32))
     for phase, arrays in (
         ("count", {"counts": np.zeros((3, 12), np.uint32)}),
         ("count_all", {"counts": np.zeros((3, 12), np.uint32)}),

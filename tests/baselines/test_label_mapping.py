@@ -168,7 +168,12 @@ def test_what_leaves_a_client_does_not_depend_on_how_much_it_holds(fit):
     for event in tried.events("client"):
         sent.setdefault(event["phase"], set()).add((event["bytes_up"], event["queries"] > 0))
     table = np.zeros((len(TASK), len(OWN)))
-    slope = {"features": table[0], "square": table[0, 0], "errors": table[:, 0], "product": table}
+    slope = {
+        "features": table[0],
+        "square": table[0, 0],
+        "errors": table[:, 0],
+        "product": np.float32(table),
+    }
     assert sent == {
         "count_all": {(wire_bytes({"counts": table.astype(np.uint32)}), True)},
         "sharpen_all": {(wire_bytes({"by_sharpness": np.zeros(9)}), False)},

@@ -114,7 +114,7 @@ def slope(log_p: Array, targets: Array, mapping: Array) -> Slope:
         features.mean(axis=0) if len(own) else np.zeros(log_p.shape[1]),
         np.array((features**2).sum() / count),
         error.sum(axis=0) / count,
-        error.T @ features / count,
+        np.asarray(error.T @ features / count, np.float32),  # the only large one that is sent
     )
 
 
