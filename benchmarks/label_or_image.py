@@ -24,6 +24,7 @@ from fedbbpt.boxes._dual_form import Dual
 from fedbbpt.boxes._encoder import Encoder
 from fedbbpt.boxes.clip import Clip
 from fedbbpt.config import resolve
+from fedbbpt.errors import BudgetTooSmall
 from fedbbpt.maths.intervals import mean_interval
 from fedbbpt.trees import parse
 
@@ -83,9 +84,13 @@ def main() -> None:
         for label, changes in METHODS.items():
             cells = [label]
             for budget in BUDGETS:
-                runs = [once(name, data, box, changes, budget, seed) for seed in range(SEEDS)]
+                try:
+                    runs = [once(name, data, box, changes, budget, seed) for seed in range(SEEDS)]
+                except BudgetTooSmall as error:
+                    cells.append(f"a step costs {error.needs}")
+                    continue
                 cells.append(cell(runs))
-            starts = {run["baseline"]["accuracy"] for run in runs}
+                starts = {run["baseline"]["accuracy"] for run in runs}
             lines.append([name, f"{np.mean([*starts]):.3f}", *cells])
             print(lines[-1], flush=True)
     write(lines)
