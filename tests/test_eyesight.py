@@ -212,6 +212,6 @@ def test_a_dual_encoder_is_tuned_on_its_label_side(config, monkeypatch):
     seen = {finding.check: finding for finding in report.findings}
     assert seen["answers"].ok and "classes" not in seen and "labels" not in seen
     advice = report.recommended
-    assert (advice.method, advice.prompt, advice.side) == ("fedes", "soft", "label")
+    assert (advice.method, advice.prompt, advice.side) == ("fedwords", "tokens", "label")
     assert any("linear-probe" in reason for reason in advice.reasons)
     assert registry.find("boxes", "clip").gives >= box.gives

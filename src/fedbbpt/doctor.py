@@ -279,9 +279,12 @@ def _recommend(box: AtomicBox, scored: bool) -> Recommended:
         return Recommended("fedlook", "visual", "image", loss, tuple(why))
     soft = "soft" in box.accepts and box.vocabulary is not None
     if "label" in box.sides:
-        method, prompt = ("fedes", "soft") if soft else ("fedwords", "tokens")
+        pictures = "image" in box.sides
+        method, prompt = ("fedes", "soft") if soft and not pictures else ("fedwords", "tokens")
         why.insert(0, "label side because there a candidate is paid once for all clients")
-        if soft:
+        if pictures:
+            why.insert(0, "fedwords because words about images went further than soft prompts")
+        elif soft:
             why.insert(0, "fedes because soft prompts are taken; fedwords for words one can read")
         return Recommended(method, prompt, "label", loss, tuple(why))
     if soft:
