@@ -90,7 +90,9 @@ def test_a_column_of_images_is_none_of_a_folder(tmp_path):
     (tmp_path / "train" / "a").mkdir(parents=True)
     image.new("RGB", (4, 4)).save(tmp_path / "train" / "a" / "1.png")
     tree = {"data": {"train": "train", "image": "path"}, "prompt": {"side": "image"}}
-    with pytest.raises(ConfigError, match=r"data\.image names the column 'path', but .* by class"):
+    with pytest.raises(
+        ConfigError, match=r"data\.image names the column 'path', but .*train hold images by class"
+    ):
         examples(resolve(tree, tmp_path))
 
 

@@ -63,6 +63,12 @@ def examples(config: Config) -> Split:
         if name in several(data.label):
             key = "data.image" if data.image else "data.text"
             raise ConfigError(f"{key} and data.label both name the column '{name}'")
+    named = [path for path in (data.train, data.test) if path]
+    if data.image and all(pictures.holds_files(Path(path)) for path in named):
+        raise ConfigError(
+            f"data.image names the column '{data.image}', but {' and '.join(named)} hold images "
+            "by class; leave data.image away"
+        )
     train = read_table(config, data.train, training=True)
     return share_out(config, train, read_table(config, data.test) if data.test else None)
 
@@ -80,11 +86,6 @@ def read_table(config: Config, path: str, training: bool = False) -> Table:
     """
     data, place = config.data, Path(path)
     if pictures.holds_files(place):
-        if data.image:
-            raise ConfigError(
-                f"data.image names the column '{data.image}', but {path} holds images by class; "
-                "leave data.image away"
-            )
         return pictures.load_folder(
             place,
             layout=data.layout,

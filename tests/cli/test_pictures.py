@@ -8,6 +8,9 @@ import tarfile
 import numpy as np
 import pytest
 
+from fedbbpt import api
+from fedbbpt.cli import show
+
 Image = pytest.importorskip("PIL.Image")
 
 NOTE = "2 of 26 training images could not be read and were left out: "
@@ -64,6 +67,7 @@ def test_a_run_says_what_it_left_out(kit, cli, config, tmp_path):
     code, said, _ = cli("run", config, "--out", out)
     assert code == 0 and kit.result(out)["test_examples"] == 10
     assert f"warning   {NOTE}{REASONS}\n" in said and f"warning   {LACKING}\n" in said
+    assert "copy examples/caltech101.toml" in said and "\npictures  " not in said
     assert sentences(kit, out) == [NOTE + REASONS, LACKING]
     assert kit.result(out)["tuned"]["accuracy"] > 0.8
     # Each by itself: said once for all.
@@ -71,6 +75,16 @@ def test_a_run_says_what_it_left_out(kit, cli, config, tmp_path):
     few = ("--set", "partition.clients=2", "--set", "data.corrupt=skip")
     said = cli("run", config, "--out", tmp_path / "alone", *changes, *few)[1]
     assert said.count(NOTE) == 1 and LACKING not in said
+
+
+def test_a_prompt_that_changes_no_image_says_so(tmp_path, capsys):
+    (tmp_path / "prompt").mkdir()
+    (tmp_path / "prompt" / "prompt.json").write_text('{"pictures": true, "side": "image"}')
+    outcome = api.Outcome({"stopped": "budget"}, None, tmp_path, {})
+    show._where(outcome)
+    said = capsys.readouterr().out
+    assert "pictures  none: the chosen prompt leaves every image as it is" in said
+    assert "copy examples/caltech101.toml" in said
 
 
 def test_a_run_that_was_cut_off_goes_on_to_the_same_end(kit, cli, config, ended, break_after):

@@ -126,13 +126,17 @@ def _where(outcome: api.Outcome) -> None:
     """Where everything is, and what to do next."""
     path, example = outcome.path, "examples/sst2.toml"
     lines = [f"run       {path} (stopped by: {outcome.result['stopped']})"]
-    strip = RunDir(path, "").pictures / STRIP
-    if strip.is_file():
+    place = RunDir(path, "")
+    strip, file = place.pictures / STRIP, place.prompt / META
+    kept = read_json(file) if file.is_file() else {}
+    if kept.get("pictures"):
         example = "examples/caltech101.toml"
+    if strip.is_file():
         lines.append(f"pictures  {strip}, and {PROMPT} beside it: private images")
-        kept = read_json(RunDir(path, "").prompt / META)
         tuned, size = kept["parameters"], kept["bytes"]
         lines.append(f"prompt    {tuned} numbers were tuned; {size} bytes on disk")
+    elif kept.get("side") == "image":
+        lines.append("pictures  none: the chosen prompt leaves every image as it is")
     lines += [
         f"next      {path}/result.json has the numbers, {path}/prompt the tuned prompt;",
         f"          tune on your own data: copy {example}, then fedbbpt run YOURS.toml",
