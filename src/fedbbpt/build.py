@@ -27,11 +27,11 @@ from fedbbpt.errors import ConfigError, closest
 from fedbbpt.gather import Gathered, gather
 from fedbbpt.phases import PHASES
 from fedbbpt.protocols import AtomicBox, Engine, Prompt, Task
-from fedbbpt.round import Client, Door, Parts, Phase
+from fedbbpt.round import Client, Door, Parts, Phase, zero
 from fedbbpt.sharing import TESTER, Split
 from fedbbpt.storage import Store
 from fedbbpt.till import Bill, Caps, Tills
-from fedbbpt.types import Batch, Job, Receipt, RenderedPrompt
+from fedbbpt.types import Batch, Job, Receipt
 from fedbbpt.wrappers.cached import Cached
 from fedbbpt.wrappers.metered import Metered
 from fedbbpt.wrappers.retrying import Retrying
@@ -255,11 +255,6 @@ def _prompt(
     if not counted:
         box.prepare(zero(prompt))
     return prompt
-
-
-def zero(prompt: Prompt) -> RenderedPrompt:
-    """What a prompt is before anything was learned."""
-    return prompt.render(np.zeros((1, *prompt.space.shape)))[0]
 
 
 def _task(config: Config, split: Split, box: AtomicBox) -> Task:

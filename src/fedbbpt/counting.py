@@ -101,7 +101,7 @@ def sharpen(parts: Parts, batch: Batch, job: Job, box: BlackBox) -> tuple[Arrays
 
 def learn(parts: Parts, batch: Batch, job: Job, box: BlackBox) -> tuple[Arrays, float]:
     """The slope of the loss of the client's examples under a mapping."""
-    _, known = _counted(parts, batch, job, box)
+    _, known = _known(parts, batch, job, box)
     found = label_mapping.slope(known, batch.targets, job.arrays["mapping"])
     return found._asdict(), _answered(known)
 
@@ -117,13 +117,18 @@ def _answered(known: Array) -> float:
 
 
 def _counted(parts: Parts, batch: Batch, job: Job, box: BlackBox) -> tuple[Array, Array]:
-    """(C, S) counts and (B, S) log-probabilities, paid once for all phases."""
+    """(C, S) counts and (B, S) log-probabilities."""
+    classes, known = _known(parts, batch, job, box)
+    return label_mapping.count(known, batch.targets, classes), known
+
+
+def _known(parts: Parts, batch: Batch, job: Job, box: BlackBox) -> tuple[int, Array]:
+    """C and (B, S) log-probabilities under the point, paid once for all phases."""
     prompt = parts.prompt.render(job.arrays["point"][None])[0]
     # Without labels: they may name none of the model's classes, and are not needed.
     known = box([replace(prompt, labels=(), mapping=None)], batch.inputs).embeddings
     assert known is not None  # check has refused a box without classes
-    counts = label_mapping.count(known, batch.targets, len(prompt.labels))
-    return counts, known
+    return len(prompt.labels), known
 
 
 class Exchanges(NamedTuple):

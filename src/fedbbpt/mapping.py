@@ -18,10 +18,10 @@ import numpy as np
 from safetensors import SafetensorError
 
 from fedbbpt.arrays import Array, Arrays, decode, encode
-from fedbbpt.build import Federation, zero
+from fedbbpt.build import Federation
 from fedbbpt.counting import FINAL, Ask, agree
 from fedbbpt.errors import ConfigError, RunDirError
-from fedbbpt.round import Parts
+from fedbbpt.round import Parts, zero
 
 
 class Mappings:

@@ -141,6 +141,11 @@ class Parts:
         return self.optimizer.init(self.prompt.space)._replace(**arrays)
 
 
+def zero(prompt: Prompt) -> RenderedPrompt:
+    """What a prompt is before anything was learned."""
+    return prompt.render(np.zeros((1, *prompt.space.shape)))[0]
+
+
 # --- at the client -------------------------------------------------------------------------------
 
 Evaluate = Callable[[int, Array], Array | None]

@@ -16,7 +16,7 @@ from fedbbpt.errors import BoxError
 from fedbbpt.maths.softmax import log_softmax
 from fedbbpt.phases import PHASES, compare
 from fedbbpt.protocols import BlackBox
-from fedbbpt.round import Client, Parts, Phase
+from fedbbpt.round import Client, Parts, Phase, zero
 from fedbbpt.types import Job
 
 FREE = ("N/A", "-", "...")
@@ -55,8 +55,7 @@ def calibrated(scores: Array, prior: Array) -> Array:
 
 
 def _calibrate(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arrays, float]:
-    start = parts.prompt.render(np.zeros((1, *parts.prompt.space.shape)))
-    scores = box(start, FREE).scores[0]
+    scores = box([zero(parts.prompt)], FREE).scores[0]
     answered = scores[np.isfinite(scores).all(axis=1)]
     if not len(answered):
         raise BoxError(f"{box.name} answered none of the inputs without content: {FREE}")

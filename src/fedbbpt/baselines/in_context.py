@@ -19,7 +19,7 @@ from fedbbpt.errors import ConfigError
 from fedbbpt.phases import PHASES, compare
 from fedbbpt.protocols import AtomicBox, BlackBox
 from fedbbpt.random import stream
-from fedbbpt.round import Client, Parts, Phase
+from fedbbpt.round import Client, Parts, Phase, zero
 from fedbbpt.types import Batch, Job, RenderedPrompt
 
 SPECIAL = 3
@@ -107,7 +107,7 @@ class InContext(Baseline):
         return picked
 
     def _count(self, parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arrays, float]:
-        start = parts.prompt.render(np.zeros((1, *parts.prompt.space.shape)))[0]
+        start = zero(parts.prompt)
         _, shown = self.prompted(start, client, job.seed, box)
         return {"shown": np.array(shown)}, float(client.train.size)
 

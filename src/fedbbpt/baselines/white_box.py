@@ -20,7 +20,7 @@ from fedbbpt.maths.choose import choose
 from fedbbpt.maths.merge import weighted_mean
 from fedbbpt.phases import PHASES, compare, held_back
 from fedbbpt.protocols import AtomicBox, BlackBox
-from fedbbpt.round import Client, Parts, Phase
+from fedbbpt.round import Client, Parts, Phase, zero
 from fedbbpt.types import Job, RenderedPrompt
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # Kingma & Ba 2015
@@ -93,7 +93,7 @@ class WhiteBox(Baseline):
         return choose(means["losses"], means["squares"], sum(u.weight for u in heard))
 
     def _train(self, parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arrays, float]:
-        start = parts.prompt.render(np.zeros((1, *parts.prompt.space.shape)))[0]
+        start = zero(parts.prompt)
         soft = np.array(job.arrays.get("soft", start.soft), np.float64)
         assert box.vocabulary is not None  # soft prompts need one
         lr, losses = self.lr * box.vocabulary.std, []
@@ -118,7 +118,7 @@ def moved(start: RenderedPrompt, soft: Array) -> RenderedPrompt:
 
 
 def _select(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arrays, float]:
-    start = parts.prompt.render(np.zeros((1, *parts.prompt.space.shape)))[0]
+    start = zero(parts.prompt)
     prompts = [moved(start, soft) for soft in job.arrays["soft"]]
     return held_back(parts, client, box(prompts, client.holdout.inputs))
 

@@ -32,7 +32,7 @@ class SpsaState(NamedTuple):
     Attributes:
         mean: (*shape), the current point w.
         momentum: (*shape), m.
-        step: (), int64, the steps s behind it. A mean over clients is a float: see ``_steps``.
+        step: (), int64, the steps s behind it. A merge may make it a float: see ``_steps``.
         previous: (*shape), the point before the last step; (0,) without ``blocking``.
     """
 

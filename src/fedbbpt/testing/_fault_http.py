@@ -60,7 +60,7 @@ class Listener(ThreadingMixIn, TCPServer):
     request_queue_size = 128
 
     def __init__(self, faults: FaultServer) -> None:
-        self.faults = faults
+        self.faults, self.broken = faults, faults.broken
         self._open: set[socket.socket] = set()
         super().__init__(("127.0.0.1", 0), Handler)
 
@@ -86,7 +86,7 @@ class Listener(ThreadingMixIn, TCPServer):
         """Keep what went wrong here; that a client went away is its right."""
         failure = sys.exc_info()[1]
         if failure is not None and not isinstance(failure, ConnectionError):
-            self.faults.broken.append(failure)
+            self.broken.append(failure)
 
 
 class Handler(BaseHTTPRequestHandler):
