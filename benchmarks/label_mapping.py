@@ -18,10 +18,10 @@ from scipy.optimize import linear_sum_assignment
 from scipy.special import logsumexp
 
 from fedbbpt import registry
+from fedbbpt.black_box import AtomicBox
 from fedbbpt.config import read
 from fedbbpt.errors import ConfigError
 from fedbbpt.maths import label_mapping
-from fedbbpt.protocols import AtomicBox
 from fedbbpt.sharing import read_table
 from fedbbpt.types import RenderedPrompt
 

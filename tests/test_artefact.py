@@ -5,8 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from fedbbpt.artefact import ARRAYS, META, load, save
+from fedbbpt.artefact import ARRAYS, META, Tuned, load, save
+from fedbbpt.boxes.function import Function
+from fedbbpt.finished import Prediction, Predictor
 from fedbbpt.prompts.visual import Visual
+from fedbbpt.tasks.generate import Generate
 from fedbbpt.types import Picture, RenderedPrompt
 
 
@@ -27,6 +30,7 @@ SOFT = tuple(np.full((2, 3), i, np.float32) for i in range(2))
         {"tokens": ((), (7, 7))},
         {"soft": SOFT, "mode": "insert"},
         {"side": "text", "template": "{text} It was", "soft": SOFT[:1]},
+        {"side": "text", "template": "Write the plural.\n\nInput: {text}\n", "labels": ()},
     ],
 )
 def test_there_and_back(tmp_path, changes):
@@ -37,6 +41,15 @@ def test_there_and_back(tmp_path, changes):
     assert (again.labels, again.side, again.kind) == (prompt.labels, prompt.side, prompt.kind)
     assert (again.tokens, again.place) == (prompt.tokens, prompt.place)
     assert meta["text"] == ["so"] == json.loads((tmp_path / META).read_text())["text"]
+
+
+def test_what_was_said_is_the_prediction():
+    box = Function(lambda _, x: [[{"cat": "cats", "mouse": ""}.get(t) for t in x]], gives=["text"])
+    prompt = RenderedPrompt("Write the plural.\n{text}", (), "text")
+    # An empty answer is one, and no answer is none.
+    assert Tuned(box, prompt, ()).predict(["cat", "mouse", "sheep"]) == ["cats", "", None]
+    found = Predictor(Tuned(box, prompt, ()), Generate(), None)(["sheep", "cat"])
+    assert found == [Prediction(None, None), Prediction("cats", None)]
 
 
 @pytest.mark.parametrize("form", ["look", "patch", "frame", "coordinator"])

@@ -12,15 +12,16 @@ from fedbbpt import api
 from fedbbpt.aggregators.adam import Adam
 from fedbbpt.aggregators.cma import Cma
 from fedbbpt.aggregators.mean import Mean
+from fedbbpt.black_box import AtomicBox
 from fedbbpt.config import resolve
+from fedbbpt.drawing import dearest, drawn, in_turn
 from fedbbpt.engines.local import Local
 from fedbbpt.maths.softmax import log_softmax
 from fedbbpt.optimizers.cmaes import Cmaes
 from fedbbpt.optimizers.es import Es
 from fedbbpt.optimizers.spsa import Spsa
 from fedbbpt.prompts.visual import Visual
-from fedbbpt.protocols import AtomicBox
-from fedbbpt.round import Client, dearest, drawn
+from fedbbpt.round import Client
 from fedbbpt.sharing import share_out, tables
 from fedbbpt.testing._require import bits, update_bits
 from fedbbpt.testing.engines import play_rounds, toy_federation
@@ -64,7 +65,8 @@ def federation(batch, *method, **kind):
 
 def rows(batch, client, round, step=0, steps=1, seed=0):
     """Which examples a step is about; their targets are their places."""
-    return drawn(parts(batch), Job("search", round, steps, seed), client, step).targets.tolist()
+    number = round * steps + step
+    return drawn(client.train, client.name, seed, batch, number).targets.tolist()
 
 
 # --- which examples ------------------------------------------------------------------------------
@@ -112,22 +114,33 @@ def test_examples_are_drawn_by_address():
 def test_as_many_as_there_are_is_all_of_them(batch):
     client = numbered(7)
     for each in (
-        drawn(parts(batch), Job("search", 5, 1, 0), client, 0),
-        dearest(parts(batch), client),
+        drawn(client.train, client.name, 0, batch, 5),
+        in_turn(client.train, client.name, 0, batch, 0),
+        dearest(client.train, batch),
     ):
         assert each is client.train
     nothing = numbered(0)
-    assert drawn(parts(batch), Job("search", 5, 1, 0), nothing, 0).size == 0
+    assert drawn(nothing.train, nothing.name, 0, batch, 5).size == 0
+    assert in_turn(client.train, client.name, 0, batch, 1).size == 0
+
+
+@given(size=st.integers(1, 30), batch=st.integers(1, 12), seed=st.integers(0, 5))
+def test_turns_share_out_every_example_once(size, batch, seed):
+    client = numbered(size)
+    turns = [in_turn(client.train, client.name, seed, batch, t) for t in range(size + 1)]
+    told = [row for turn in turns for row in turn.targets.tolist()]
+    assert sorted(told) == list(range(size))
+    assert all(turn.size == min(batch, size) for turn in turns[: size // batch])
 
 
 def test_the_dearest_examples_are_those_that_differ():
     texts = Batch(("a", "a", "a", "b", "a", "c"), np.arange(6, dtype=np.int64))
     client = replace(numbered(6), train=texts)
-    assert sorted(dearest(parts(3), client).inputs) == ["a", "b", "c"]
-    assert sorted(dearest(parts(5), client).inputs) == ["a", "a", "a", "b", "c"]
+    assert sorted(dearest(client.train, 3).inputs) == ["a", "b", "c"]
+    assert sorted(dearest(client.train, 5).inputs) == ["a", "a", "a", "b", "c"]
     shades = [np.full((4, 4, 3), shade, np.uint8) for shade in (1, 1, 2)]
     pictures = Batch(tuple(map(Picture, shades)), np.arange(3, dtype=np.int64))
-    found = dearest(parts(2), replace(client, train=pictures)).inputs
+    found = dearest(pictures, 2).inputs
     assert {picture.key for picture in found} == {picture.key for picture in pictures.inputs}
 
 
@@ -229,7 +242,7 @@ def test_companions_are_those_of_the_batch(guard, side):
     play_rounds(toy, Local, 3)
     assert len(asked) == 3
     for number, examples in enumerate(asked):
-        batch = drawn(toy.parts, Job("search", number, 1, 0), client, 0)
+        batch = drawn(client.train, client.name, 0, toy.parts.batch, number)
         assert examples[:2] == batch.inputs and len(examples) == 4
         assert set(examples[2:]).isdisjoint(client.train.inputs)
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 import threading
 from importlib.util import module_from_spec, spec_from_file_location
@@ -15,9 +16,10 @@ import tomli_w
 from fedbbpt.cli.main import main
 from fedbbpt.doctor import doctor
 from fedbbpt.errors import ConfigError
-from fedbbpt.patient import TEXTS, png
+from fedbbpt.patient import QUESTION, TEXTS, png
 from fedbbpt.testing import _fault_http
 from fedbbpt.testing.faults import FaultServer
+from fedbbpt.testing.simulated_llm import SimulatedLlm
 
 KEY = "sk-secret-of-the-doctor"
 
@@ -75,6 +77,7 @@ def test_a_healthy_server_is_found_to_be_one(config):
     seen = found(report)
     for check in ("reachable", "key", "model", "log-probabilities", "label named in words"):
         assert seen[check].ok is True, seen[check]
+    assert re.match(r"9 characters in 0\.\d{3} s: negative", seen["answers in words"].seen)
     assert seen["model"].seen == "toy"
     assert "3 tokens of 20" in seen["labels among the likeliest tokens"].seen
     assert seen["temperature 0"].ok and seen["repeatable"].seen == "3 times the same"
@@ -238,6 +241,64 @@ def test_soft_prompts_need_a_server_that_takes_embeddings(config, tmp_path, vllm
     assert "--enable-prompt-embeds" in found(report)["config"].advice
 
 
+# --- answers in words ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def chat():
+    """A chat model that gives words alone: it refuses to list log-probabilities."""
+    with SimulatedLlm(embedding="ngrams") as model:
+        yield model
+
+
+def wordy(folder):
+    """Tables of a config for a task with words."""
+    rows = [{"input": f"word {i}", "output": ["w", "W"], "site": f"s{i % 2}"} for i in range(16)]
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {
+        "task": "generate",
+        "data": {"train": "train.jsonl"},
+        "prompt": {"instruction": "Write the first letter of the word.", "encoder": "ngrams"},
+        "method": {"name": "fedinstruct"},
+    }
+
+
+def test_a_config_for_words_is_asked_for_no_labels(config, tmp_path, chat, monkeypatch):
+    path, bodies, answer = config(openai(chat, model=chat.name), **wordy(tmp_path)), [], chat.answer
+    monkeypatch.setattr(
+        chat, "answer", lambda body: bodies.append(json.loads(body)) or answer(body)
+    )
+    report = doctor(path)
+    assert report.possible and report.recommended.method == "fedinstruct"
+    assert len(bodies) <= report.requests <= 12 and not any("logprobs" in body for body in bodies)
+    asked = {str(body["messages"][0]["content"]) for body in bodies}
+    instructed = "Write the first letter of the word.\n\nInput: {text}\nOutput:"
+    made_up = {instructed.replace("{text}", text) for text in TEXTS}
+    assert QUESTION in asked and made_up & asked and not any("word 1" in text for text in asked)
+    seen = found(report)
+    assert seen["answers"].ok and seen["temperature 0"].ok and seen["config"].ok
+    assert seen["log-probabilities"].ok is seen["label named in words"].ok is None
+    assert re.search(r"^\d+ characters in \d+\.\d{3} s: ", seen["answers in words"].seen)
+
+
+def test_an_api_with_words_and_nothing_else(config, tmp_path, chat):
+    report = doctor(config(openai(chat, model=chat.name)))
+    assert found(report)["log-probabilities"].ok is False and "scores" not in found(report)
+    assert report.possible and report.recommended.prompt == "instruction"
+    tables = {"data": data(tmp_path), "prompt": {"template": "{text} It is", "side": "text"}}
+    method = {"name": "fedwords", "loss": "error"}
+    report = doctor(config(openai(chat, model=chat.name), method=method, **tables))
+    assert found(report)["scores"].ok is False and not report.possible
+
+
+def test_silence_is_no_answer(config, tmp_path, chat, monkeypatch):
+    monkeypatch.setattr(chat, "_line", lambda *_: "")
+    report = doctor(config(openai(chat, model=chat.name), **wordy(tmp_path)))
+    silent = found(report)["answers in words"]
+    assert silent.seen == "an empty reply" and "reply_tokens" in silent.advice
+    assert not report.possible and report.recommended is None
+
+
 # --- boxes on this machine -----------------------------------------------------------------------
 
 
@@ -251,11 +312,32 @@ def test_a_box_on_this_machine(config, minilm, monkeypatch):
     assert (advice.method, advice.prompt, advice.side) == ("fedes", "soft", "label")
 
 
-def function(config, monkeypatch, tmp_path, body):
+def function(config, monkeypatch, tmp_path, body, tables=(), **options):
     (tmp_path / "mybox.py").write_text(f"import numpy as np\ndef answer(p, x):\n    {body}\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "mybox", raising=False)
-    return doctor(config({"kind": "function", "answer": "mybox:answer", "name": "mine"}))
+    box = {"kind": "function", "answer": "mybox:answer", "name": "mine", **options}
+    return doctor(config(box, **dict(tables)))
+
+
+def test_a_box_that_gives_no_text_is_not_for_words(config, monkeypatch, tmp_path):
+    scores = "return np.log([[[0.2, 0.8] if 'D' in t else [0.7, 0.3] for t in x] for _ in p])"
+    report = function(config, monkeypatch, tmp_path, scores, wordy(tmp_path))
+    ill = found(report)["config"]
+    assert ill.ok is False and "needs text" in ill.seen and not report.possible
+    assert found(report)["answers"].ok and "answers in words" not in found(report)
+
+
+def test_a_box_that_gives_text_only(config, monkeypatch, tmp_path):
+    echo, kind = "return [[t.upper() for t in x] for _ in p]", {"gives": ["text"]}
+    report = function(config, monkeypatch, tmp_path, echo, **kind)
+    seen = found(report)
+    assert report.possible and report.requests == 4 and seen["answers"].seen == "words"
+    assert seen["repeatable"].ok and f": {QUESTION.upper()}" in seen["answers in words"].seen
+    assert report.recommended.method == "fedinstruct"
+    mute = function(config, monkeypatch, tmp_path, "return [[None] * len(x) for _ in p]", **kind)
+    assert found(mute)["answers"].ok is False and not mute.possible
+    assert found(mute)["answers in words"].seen == "no reply"
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,16 @@ from fedbbpt.boxes.image_classifier import ImageClassifier
 from fedbbpt.boxes.openai_http import OpenaiHttp
 from fedbbpt.cli.main import main
 from fedbbpt.config import read, resolve
+from fedbbpt.data.leaks import Private
 from fedbbpt.errors import ConfigError
 from fedbbpt.plan import plan
-from fedbbpt.rehearsal import cost_of
-from fedbbpt.sharing import Split
-from fedbbpt.testing import _fault_http
+from fedbbpt.rehearsal import LENGTH, Rehearsed, cost_of
+from fedbbpt.sharing import Split, share_out, tables
+from fedbbpt.testing import _fault_http, simulated_llm
 from fedbbpt.testing.faults import FaultServer
 from fedbbpt.testing.toys import ToyEncoder, toy_box
 from fedbbpt.types import Batch, Picture, RenderedPrompt
+from fedbbpt.writing import ASK, instructions, proposal, unfit, variation
 
 HELPDESK = Path(str(files("fedbbpt.data") / "helpdesk"))
 LABELS = ("access", "cancel", "change", "complaint", "question", "refund")
@@ -73,6 +75,10 @@ def server(minilm, monkeypatch):
     monkeypatch.setattr(_fault_http, "reply", billed)
     with FaultServer(answer) as running:
         yield running
+
+
+def planned(config, split):
+    return plan(config, split=split)
 
 
 def near(planned, actual):
@@ -177,6 +183,99 @@ def test_a_gateway_is_planned_as_the_box_behind_it(gateways, tmp_path):
         assert planned.queries[purse] == outcome.result["queries"][purse]
     assert planned.requests == outcome.requests["sent"] and planned.tokens is None
     assert planned.hours is not None and planned.usd is None
+
+
+def instructed(follower, writer=None, **changes):
+    """A search for an instruction of two clients, and its examples."""
+
+    def box(server, dollars):
+        prices = {"input": dollars, "output": 4 * dollars}
+        return {"kind": "openai_http", "url": server.url, "model": server.name, "prices": prices}
+
+    prompt = {"instruction": "Do as asked.", "encoder": "ngrams", "dim": 6, "proposals": 4}
+    tree = {
+        "task": "generate",
+        "data": {"train": ""},
+        "box": box(follower, 3.0),
+        "prompt": prompt,
+        "method": {"name": "fedinstruct", "snapshots": 1},
+        "budget": {"queries": 200},
+    }
+    if writer is not None:
+        tree["writer"] = box(writer, 30.0)
+    for path, value in changes.items():
+        table, key = path.split("__")
+        tree[table][key] = value
+    config, pool = resolve(tree, HELPDESK), simulated_llm.examples("letters_list", 60, seed=0)
+    clients = {"north": pool[:20], "south": pool[20:36]}
+    return config, share_out(config, *tables(clients, pool[36:], config.data, task="generate"))
+
+
+@pytest.fixture(scope="module")
+def chats():
+    """Two simulated chat models."""
+    with (
+        simulated_llm.SimulatedLlm(0, "ngrams") as one,
+        simulated_llm.SimulatedLlm(1, "ngrams") as other,
+    ):
+        yield one, other
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["one model", "a writer beside it"])
+def test_instructions_take_what_their_plan_says(chats, tmp_path, own):
+    follower, writer = chats[0], chats[1] if own else None
+    config, split = instructed(follower, writer)
+    before = sum((follower.counts + chats[1].counts).values())
+    planned = plan(config, split=split)
+    assert sum((follower.counts + chats[1].counts).values()) == before  # nobody was asked
+    written = (writer or follower).counts["propose"] + (writer or follower).counts["vary"]
+    outcome = api.run(config, tmp_path / "run", split=split)
+    result, sent = outcome.result, outcome.requests
+    assert (
+        near(planned.queries["train"], result["queries"]["train"]) and planned.stopped == "budget"
+    )
+    for purse in ("select", "evaluation"):
+        assert planned.queries[purse] == result["queries"][purse] > 0
+    assert near(planned.requests, sent["sent"])
+    # The simulated model bills nothing for the form of a chat, and has tokens of its own.
+    assert planned.tokens["prompt"] == pytest.approx(sent["prompt_tokens"] + 7 * sent["sent"], 0.3)
+    assert planned.tokens["completion"] == pytest.approx(sent["completion_tokens"], rel=0.5)
+    # What the writer was asked costs ten times as much where it is another model.
+    assert planned.usd == pytest.approx(result["cost_usd"], rel=0.5)
+    assert sum(share.usd for share in planned.shares) == pytest.approx(planned.usd)
+    asked = (writer or follower).counts["propose"] + (writer or follower).counts["vary"] - written
+    assert 3 <= asked <= 5 and planned.requests == sum(s.requests for s in planned.shares)
+
+
+def test_a_writer_s_own_price_and_limits_are_planned(chats):
+    one = planned(*instructed(chats[0]))
+    dear = planned(*instructed(*chats))
+    assert dear.queries == one.queries and dear.tokens == one.tokens and dear.usd > 1.5 * one.usd
+    config, split = instructed(*chats, budget__usd=1.0)
+    slow = config.writer.model_copy(update={"requests_per_minute": 1, "prices": ""})
+    with pytest.raises(ConfigError, match=r"price of .* is not known.*writer\.prices"):
+        plan(config.model_copy(update={"writer": slow}), split=split)
+    config, split = instructed(*chats)
+    slowed = plan(config.model_copy(update={"writer": slow}), split=split)
+    assert slowed.usd is None and slowed.hours == pytest.approx(dear.hours + 5 / 60, rel=0.1)
+
+
+def test_rehearsed_instructions_differ_and_some_are_better_than_others():
+    right = {f"input {i}": f"answer {i}" for i in range(200)}
+    box = Rehearsed(OpenaiHttp("http://127.0.0.1:9/v1", "toy"), right=right)
+    asked = [proposal([("input 1", "answer 1")], 8), variation("Do it.", 8)]
+    (written,) = box([RenderedPrompt(ASK, (), "text")], asked).texts
+    lines = [line for text in written for line in instructions(text)]
+    assert len(set(lines)) == 16 and not any(unfit(line, LENGTH) for line in lines)
+    private = Private(list(right), [(one,) for one in right.values()])
+    assert not any(map(private.leak, lines))
+    prompts = [RenderedPrompt(f"{line}\n{{text}}", (), "text") for line in lines]
+    said = box(prompts, list(right)).texts
+    shares = [np.mean([a == b for a, b in zip(row, right.values(), strict=True)]) for row in said]
+    assert np.ptp(shares) > 0.5 and said == box(prompts, list(right)).texts
+    assert {text for row in said for text in row} <= set(right.values())
+    (alone,) = box([RenderedPrompt(ASK, (), "text")], [proposal([("a", "b")], 1)]).texts
+    assert len(list(instructions(alone[0], whole=True))) == 1
 
 
 @pytest.mark.parametrize("key", ["usd", "tokens", "client_usd", "client_tokens"])

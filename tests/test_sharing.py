@@ -121,6 +121,49 @@ def test_lists_of_images_in_any_form(tmp_path):
         tables({"north": [pairs[0], (np.zeros((4, 5, 7), np.uint8), "a")]}, ())
 
 
+def test_answers_in_words_are_a_text_or_all_that_are_right(tmp_path):
+    clients = {
+        " north": [("cat", "cats"), ("7", ["seven", "VII", "seven"])],
+        "south": [("a", ("b",))],
+    }
+    train, test = tables(clients, [("mouse", "mice"), ("x", 5)], task="generate")
+    assert train.references == (("cats",), ("seven", "VII"), ("b",))
+    assert train.labels == ("cats", "seven", "b") and train.sites == (" north", " north", "south")
+    assert test.references == (("mice",), ("5",)) and test.sites is None
+    config = resolve(
+        {
+            "task": "generate",
+            "data": {"train": ""},
+            "prompt": {"template": "{text}", "side": "text"},
+            "rounds": {"holdout": 0.0},
+        },
+        tmp_path,
+    )
+    split = share_out(config, train, test)
+    assert split.classes == () and split.clients == (" north", "south")
+    assert split.train[" north"].targets.tolist() == [("cats",), ("seven", "VII")]
+    assert split.test[TESTER].targets.tolist() == [("mice",), ("5",)]
+
+
+@pytest.mark.parametrize(
+    ("pair", "said"),
+    [
+        (("cat", []), "example 2 of north: 'answer' holds no answer"),
+        (("cat", " "), "'answer' holds no answer"),
+        (("cat", ["cats", ""]), "'answer' holds an empty answer"),
+        (("cat", None), "'answer' holds no answer"),
+        (("cat", {"a": 1}), "'answer' holds a value of type dict"),
+        ((" ", "cats"), "'input' is empty"),
+        ((np.zeros((2, 2, 3), np.uint8), "cats"), "'input' holds a value of type ndarray"),
+    ],
+)
+def test_answers_that_are_none_are_refused(pair, said):
+    with pytest.raises(DataError, match=said):
+        tables({"north": [("a", "b"), pair]}, (), task="generate")
+    with pytest.raises(DataError, match="clients hold no examples"):
+        tables({"north": []}, [pair], task="generate")
+
+
 def test_a_word_is_a_text_whatever_it_names(tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
     train, test = tables({"": [(str(tmp_path / "a.png"), "x"), ("", "y")]}, ())

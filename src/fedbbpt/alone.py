@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from fedbbpt.black_box import AtomicBox
 from fedbbpt.build import build
 from fedbbpt.config import Config
 from fedbbpt.errors import BudgetTooSmall, Incompatible
 from fedbbpt.ledger import Ledger
 from fedbbpt.needs import count_needs
-from fedbbpt.protocols import AtomicBox
 from fedbbpt.record import read_lines
 from fedbbpt.rundir import CLIENTS, EVENTS
 from fedbbpt.sharing import Split, only

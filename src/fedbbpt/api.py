@@ -13,12 +13,12 @@ import numpy as np
 
 from fedbbpt import alone, artefact, registry
 from fedbbpt.artefact import Tuned
+from fedbbpt.black_box import AtomicBox
 from fedbbpt.build import build
 from fedbbpt.config import Config, read, resolve
 from fedbbpt.errors import ConfigError
 from fedbbpt.ledger import Ledger
 from fedbbpt.needs import count_needs
-from fedbbpt.protocols import AtomicBox
 from fedbbpt.record import read_json, write_json
 from fedbbpt.report.pictures import draw
 from fedbbpt.result import judge, result
@@ -56,8 +56,8 @@ class Outcome:
     warnings: tuple[str, ...] = ()
     requests: dict[str, Any] | None = None
 
-    def predict(self, inputs: Sequence[Any]) -> list[str]:
-        """The most probable class of each input, by the tuned prompt."""
+    def predict(self, inputs: Sequence[Any]) -> list[str | None]:
+        """The most probable class of each input, or its answer in words, by the tuned prompt."""
         if self.tuned is None:
             raise ConfigError(f"{self.result['method']} tunes no prompt for all")
         return self.tuned.predict(inputs)
@@ -160,19 +160,20 @@ def complete(
 
 
 def tune(
-    clients: Mapping[str, Sequence[tuple[Any, str]]],
+    clients: Mapping[str, Sequence[tuple[Any, Any]]],
     template: str,
     out: str | Path,
     *,
-    test: Sequence[tuple[Any, str]] = (),
+    test: Sequence[tuple[Any, Any]] = (),
     labels: Mapping[str, str] | None = None,
     method: str = "fedes",
     queries: int = 4000,
     seed: int = 0,
     box: AtomicBox | None = None,
-    **sections: Mapping[str, Any],
+    **sections: Mapping[str, Any] | str,
 ) -> Outcome:
-    """Tune one prompt over clients that are lists of (text, label) or (image, label) pairs.
+    """Tune one prompt over clients that are lists of (text, label) or (image, label) pairs; for
+    ``task="generate"`` of (text, answer) or (text, [answer, ...]).
 
     An image is a Pillow image, an array (H, W, 3) of uint8, or a ``pathlib.Path``.
 
@@ -186,7 +187,7 @@ def tune(
         queries: budget of training queries.
         seed: of everything.
         box: the model; all-MiniLM-L6-v2 if not given.
-        sections: further config tables, e.g. ``rounds={"max": 50}``.
+        sections: further tables and keys of the config, e.g. ``rounds={"max": 50}``.
 
     Raises:
         UsageError: the request is at fault.
@@ -200,11 +201,11 @@ def tune(
         "run": {"seed": seed},
     }
     for name, section in sections.items():
-        tree[name] = {**tree.get(name, {}), **section}
+        tree[name] = section if isinstance(section, str) else {**tree.get(name, {}), **section}
     config = resolve(tree, Path.cwd())
     if config.partition.kind != "column":
         raise ConfigError("tune() takes the clients as they are; leave partition.kind = 'column'")
-    split = share_out(config, *tables(clients, test, config.data))
+    split = share_out(config, *tables(clients, test, config.data, config.task))
     return run(config, out, overwrite=True, box=box, split=split)
 
 

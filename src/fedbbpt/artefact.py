@@ -11,9 +11,9 @@ import numpy as np
 
 from fedbbpt import registry
 from fedbbpt.arrays import Array, Arrays, decode, encode
+from fedbbpt.black_box import BlackBox
 from fedbbpt.errors import RunDirError
-from fedbbpt.protocols import BlackBox
-from fedbbpt.types import Pixels, RenderedPrompt
+from fedbbpt.types import Pixels, RenderedPrompt, Reply
 
 META, ARRAYS = "prompt.json", "prompt.safetensors"
 
@@ -94,17 +94,30 @@ class Tuned:
     Args:
         box: any box of the kind the prompt was tuned on.
         prompt: the tuned prompt.
-        classes: class names in class order.
+        classes: class names in class order; none where answers are words.
     """
 
     def __init__(self, box: BlackBox, prompt: RenderedPrompt, classes: Sequence[str]) -> None:
         self.box, self.prompt, self.classes = box, prompt, tuple(classes)
 
+    def ask(self, inputs: Sequence[Any]) -> Reply:
+        """The reply to B inputs, in one call: one prompt by B.
+
+        Raises:
+            BoxError: the model failed for good.
+        """
+        return self.box([self.prompt], inputs)
+
     def scores(self, inputs: Sequence[Any]) -> Array:
         """(B, C) log-probabilities of the classes."""
-        scores: Array = self.box([self.prompt], inputs).scores[0]
+        scores: Array = self.ask(inputs).scores[0]
         return scores
 
-    def predict(self, inputs: Sequence[Any]) -> list[str]:
-        """The most probable class of each input."""
-        return [self.classes[i] for i in np.argmax(self.scores(inputs), axis=1)]
+    def predict(self, inputs: Sequence[Any]) -> list[str | None]:
+        """The most probable class of each input; where the prompt has no classes, the answer in
+        words, ``None`` for none.
+        """
+        reply = self.ask(inputs)
+        if reply.texts is not None:
+            return list(reply.texts[0])
+        return [self.classes[i] for i in np.argmax(reply.scores[0], axis=1)]

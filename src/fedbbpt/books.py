@@ -20,7 +20,8 @@ from fedbbpt.types import Update
 class Counts:
     """What adds up over a run and must survive a kill. Times are seconds, sizes bytes.
 
-    ``asides`` are rounds that were no step of the search, ``maps`` label mappings.
+    ``asides`` are rounds that were no step of the search, ``maps`` label mappings, ``pools`` how
+    often a pool of instructions has grown.
     """
 
     up: int = 0
@@ -33,6 +34,7 @@ class Counts:
     stopped: str = ""
     maps: int = 0
     asides: int = 0
+    pools: int = 0
     met: list[str] = field(default_factory=list)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from inspect import signature
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from fedbbpt import registry
-from fedbbpt.arrays import Array
 from fedbbpt.baselines import Baseline
+from fedbbpt.black_box import AtomicBox
 from fedbbpt.budget import FEDERATION, Budget
 from fedbbpt.check import (
     check,
@@ -21,34 +21,19 @@ from fedbbpt.check import (
     check_mapping,
     check_moves,
     check_prompt,
+    check_writer,
 )
 from fedbbpt.config import Config, Part
+from fedbbpt.doors import Doors, Shelf, writer_of
 from fedbbpt.errors import ConfigError, closest
 from fedbbpt.gather import Gathered, gather
 from fedbbpt.phases import PHASES
-from fedbbpt.protocols import AtomicBox, Engine, Prompt, Task
+from fedbbpt.proposing import PROPOSE
+from fedbbpt.protocols import Engine, Prompt, Task
 from fedbbpt.round import Client, Door, Parts, Phase, zero
 from fedbbpt.sharing import TESTER, Split
-from fedbbpt.storage import Store
-from fedbbpt.till import Bill, Caps, Tills
-from fedbbpt.types import Batch, Job, Receipt
-from fedbbpt.wrappers.cached import Cached
-from fedbbpt.wrappers.metered import Metered
-from fedbbpt.wrappers.retrying import Retrying
+from fedbbpt.types import Batch, Job
 from fedbbpt.wrappers.timed import Timed
-
-
-class Shelf(Protocol):
-    """Where paid rows and requests are kept: :class:`fedbbpt.ledger.Ledger`."""
-
-    def view(self, account: str, round: int, steady: bool = False) -> Store:
-        """Rows as one account sees them in one round."""
-
-    def book(self, account: str, round: int, receipt: Receipt, rows: Mapping[bytes, Array]) -> None:
-        """Write a request with its rows durably."""
-
-    def bills(self) -> Mapping[str, Bill]:
-        """What each account was billed so far."""
 
 
 @dataclass(frozen=True)
@@ -119,24 +104,21 @@ def build(config: Config, split: Split, shelf: Shelf, box: AtomicBox | None = No
         aggregator=_part("aggregators", method.aggregator, "method.aggregator"),
         directions=_directions(config),
         wire=method.wire,
-        phases={**phases, **gathered.phases},
+        phases={**phases, **gathered.phases, PROPOSE.name: PROPOSE},
         batch=config.rounds.batch if baseline is None else 0,
         counts=config.prompt.mapping != "names" and baseline is None,
     )
     _check(parts, box, baseline, config.rounds.steps, split.pictures)
-    budget = Budget(config.budget.queries, config.budget.client_queries)
-    timer = Timed(box)
-    inner = Retrying(timer, config.box.attempts)
-    tills = Tills(_caps(config, split, box), shelf.book, shelf.bills)
-
-    def door(account: str, job: Job, phase: Phase) -> Door:
-        purse = budget.open(phase.purse, account, job.quotas.get(account))
-        paid = inner.billed(tills.open(account, job.round, phase.purse != "train"))
-        store = shelf.view(account, job.round, box.steady)
-        return Door(Metered(Cached(paid, store), purse), purse)
-
-    engine = _engine(config, parts, split, door)
-    return Federation(config, parts, engine, budget, inner, timer, split, baseline, gathered)
+    writer = writer_of(config, box)
+    if parts.prompt.writing is not None:
+        check_writer(parts.prompt, writer)
+    elif config.writer is not None:
+        raise ConfigError("the table [writer] is for prompt.kind = 'instruction'")
+    doors = Doors(config, split, shelf, box, writer)
+    engine = _engine(config, parts, split, doors)
+    return Federation(
+        config, parts, engine, doors.budget, doors.box, doors.timer, split, baseline, gathered
+    )
 
 
 def _check(
@@ -148,20 +130,6 @@ def _check(
     else:
         check_examples(baseline, parts.task, pictures)
         baseline.prepare(zero(parts.prompt), box)
-
-
-def _caps(config: Config, split: Split, box: AtomicBox) -> Caps:
-    table = config.budget
-    if (table.usd or table.client_usd) and not box.priced:
-        raise ConfigError(
-            f"the price of {box.name} is not known, so a cap in dollars could not hold; give "
-            "box.prices = {input = ..., output = ...}, in dollars for a million tokens, if the "
-            "box takes it"
-        )
-    batches = [*split.holdout.values(), *split.test.values()]
-    kept = sum({id(batch): batch.size for batch in batches}.values())
-    final = kept * (config.method.snapshots + 2)
-    return Caps(table.tokens, table.usd, table.client_tokens, table.client_usd, final)
 
 
 def _engine(config: Config, parts: Parts, split: Split, door: Opens) -> Engine:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fedbbpt.baselines import Baseline
+from fedbbpt.black_box import AtomicBox
 from fedbbpt.errors import Incompatible
-from fedbbpt.protocols import AtomicBox, Prompt, Task
+from fedbbpt.protocols import Prompt, Task
 from fedbbpt.round import Parts
 from fedbbpt.types import Picture
 
@@ -81,10 +82,31 @@ def check_baseline(kind: str, baseline: Baseline, box: AtomicBox) -> None:
     Raises:
         Incompatible: it does.
     """
-    lacking = (baseline.needs | {"scores"}) - box.gives
+    lacking = baseline.needs - box.gives
     if lacking:
         raise Incompatible(
             f"{kind} needs {_list(lacking)}, but {box.name} gives only {_list(box.gives)}"
+        )
+
+
+def check_writer(prompt: Prompt, writer: AtomicBox) -> None:
+    """Refuse a model that cannot write instructions as they are to be written.
+
+    Raises:
+        Incompatible: it gives no text, or takes no soft prompts where these are to be searched.
+    """
+    assert prompt.writing is not None
+    if "text" not in writer.gives:
+        raise Incompatible(
+            f"{writer.name} cannot write instructions, for it gives {_list(writer.gives)}; name a "
+            "model that answers in words in the table [writer]"
+        )
+    if prompt.writing.writer == "soft" and not (
+        "soft" in writer.accepts and writer.vocabulary is not None
+    ):
+        raise Incompatible(
+            f"prompt.writer is 'soft', but {writer.name} accepts only {_list(writer.accepts)}; "
+            "name an open model in the table [writer], or set prompt.writer = 'pool'"
         )
 
 
@@ -96,6 +118,10 @@ def check_examples(baseline: Baseline, task: Task, pictures: bool) -> None:
     """
     if pictures and not baseline.pictures:
         raise Incompatible(f"{_name(baseline)} works on texts, and the examples are images")
+    if task.words and not baseline.words:
+        raise Incompatible(
+            f"{_name(baseline)} learns classes, but the answers of this task are words"
+        )
     if task.numbers and not baseline.numbers:
         raise Incompatible(
             f"{_name(baseline)} learns classes, but the labels of this task are numbers"
@@ -126,8 +152,9 @@ def check(parts: Parts, box: AtomicBox, steps: int) -> None:
         Incompatible: two parts do not fit.
     """
     prompt, optimizer, aggregator = parts.prompt, parts.optimizer, parts.aggregator
-    if "scores" not in box.gives:
-        raise Incompatible(f"{box.name} gives {_list(box.gives)}; this task needs scores")
+    needed = "text" if parts.task.words else "scores"
+    if needed not in box.gives:
+        raise Incompatible(f"{box.name} gives {_list(box.gives)}; this task needs {needed}")
     if prompt.space.kind not in optimizer.spaces:
         raise Incompatible(
             f"{_name(optimizer)} searches {_list(optimizer.spaces)} spaces, "

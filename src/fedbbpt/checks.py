@@ -14,8 +14,19 @@ import numpy as np
 from fedbbpt.boxes._choices import begun_by
 from fedbbpt.boxes._wire import Again
 from fedbbpt.boxes.vllm_http import VllmHttp, packed
-from fedbbpt.errors import BoxError
-from fedbbpt.patient import TEXTS, UNREADABLE, Finding, Patient, png, tops_of, words_of
+from fedbbpt.errors import BoxError, FedbbptError
+from fedbbpt.patient import (
+    REPEATS,
+    SPOKEN,
+    TEXTS,
+    UNREADABLE,
+    Finding,
+    Patient,
+    heard,
+    png,
+    tops_of,
+    words_of,
+)
 
 SAME = 1e-9
 """Log-probabilities closer than this are the same number."""
@@ -76,6 +87,8 @@ def log_probabilities(patient: Patient) -> Finding:
     """Whether they are there, finite, and not the same for two texts."""
     name, way = "log-probabilities", patient.scored
     advice = "set box.scores = 'labels' and method.loss = 'error'"
+    if not patient.prompt.labels:
+        return Finding(name, None, "not needed: the answers are words")
     if way is None:
         return Finding(name, None, "this API has none", "method.loss = 'error'")
     try:
@@ -130,8 +143,20 @@ def named(patient: Patient) -> Finding:
     return Finding(name, found > 0, seen, "" if found == len(read) else advice)
 
 
+def spoken(patient: Patient) -> Finding:
+    """Whether a plain question is answered in words; length and time of the reply."""
+    if "text" not in patient.box.gives:
+        return Finding(SPOKEN, None, "not a part of this API")
+    try:
+        return heard(*patient.told())
+    except (FedbbptError, LookupError, TypeError, ValueError) as error:
+        return Finding(SPOKEN, False, str(error))
+
+
 def repeatable(patient: Patient) -> Finding:
     """Spread of the log-probabilities of one text; of labels, whether they stay the same."""
+    if not patient.prompt.labels:
+        return Finding("repeatable", None, "there are no scores to compare")
     found = patient.repeated()
     if found is None:
         return Finding("repeatable", None, "no reply to repeat")
@@ -144,11 +169,16 @@ def repeatable(patient: Patient) -> Finding:
 
 def temperature(patient: Patient) -> Finding:
     """Whether temperature 0 gives the same words each time."""
-    found = patient.repeated()
-    if found is None or getattr(patient.box, "api", "") == "systemone":
-        return Finding("temperature 0", None, "there are no words to compare")
-    way, rows = found
-    said = {words_of(patient.answer(way, 0, time).data) for time in range(len(rows))}
+    way = patient.box
+    if patient.prompt.labels:
+        found = patient.repeated()
+        if found is None or getattr(patient.box, "api", "") == "systemone":
+            return Finding("temperature 0", None, "there are no words to compare")
+        way, _ = found
+    try:
+        said = {words_of(patient.answer(way, 0, time).data) for time in range(REPEATS)}
+    except UNREADABLE as error:
+        return Finding("temperature 0", None, str(error))
     advice = "" if len(said) == 1 else "the server may ignore it: look at its documentation"
     return Finding("temperature 0", len(said) == 1, " / ".join(sorted(said))[:60], advice)
 
@@ -221,6 +251,7 @@ CHECKS: tuple[Callable[[Patient], Finding], ...] = (
     log_probabilities,
     listed,
     named,
+    spoken,
     temperature,
     repeatable,
     embeddings,

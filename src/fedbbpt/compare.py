@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from fedbbpt import alone, api, registry
+from fedbbpt.black_box import AtomicBox
 from fedbbpt.config import Box
 from fedbbpt.errors import BudgetTooSmall, ConfigError, RunDirError, UsageError
 from fedbbpt.grid import Cell
-from fedbbpt.protocols import AtomicBox
 from fedbbpt.record import read_lines
 from fedbbpt.report.summary import mean_curve
 from fedbbpt.rundir import EVENTS

@@ -91,7 +91,7 @@ class Partition(Section):
 
 
 class Box(Options):
-    """The model; further keys are options of the box."""
+    """The model, or in ``[writer]`` the one that writes for it; further keys are its options."""
 
     kind: str = "dual_encoder"
     attempts: int = Field(default=3, ge=1)
@@ -123,10 +123,10 @@ class Part(Options):
 
 
 class Method(Section):
-    """A preset and what was changed in it.
+    """A preset and what was changed in it; ``base`` is a preset beneath this one.
 
-    ``base`` is a preset beneath this one. ``clients`` says who works together: ``"all"``;
-    ``"pooled"``, as if one had all the data (simulation only); ``"alone"``, each for itself.
+    ``clients`` says who works together: ``"all"``; ``"pooled"``, as if one had all the data
+    (simulation only); ``"alone"``, each for itself.
     """
 
     name: str = "fedes"
@@ -197,6 +197,7 @@ class Config(Section):
     data: Data
     partition: Partition = Partition()
     box: Box = Box()
+    writer: Box | None = None
     prompt: PromptTable
     method: Method = Method()
     rounds: Rounds = Rounds()
@@ -229,9 +230,8 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError, UnknownPart: one sentence that names the key.
     """
-    tree = parse(path, overrides)
-    for other in ("compare", "gateway"):  # for other commands
-        tree.pop(other, None)
+    others = ("compare", "gateway")  # tables for other commands
+    tree = {key: own for key, own in parse(path, overrides).items() if key not in others}
     return resolve(tree, path.parent)
 
 

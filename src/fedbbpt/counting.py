@@ -17,9 +17,9 @@ from typing import NamedTuple
 import numpy as np
 
 from fedbbpt.arrays import Array, Arrays
+from fedbbpt.black_box import BlackBox
 from fedbbpt.maths import label_mapping
 from fedbbpt.maths.merge import weighted_mean
-from fedbbpt.protocols import BlackBox
 from fedbbpt.round import Client, Parts, Phase
 from fedbbpt.types import Batch, Job, Update
 

@@ -6,17 +6,14 @@ cannot do: it is a finding, and what depends on it is not asked.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
-from statistics import median
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from fedbbpt import eyesight, registry
+from fedbbpt import eyesight, nearby, registry
+from fedbbpt.black_box import AtomicBox
 from fedbbpt.boxes._remote import Remote
 from fedbbpt.boxes.anthropic_http import AnthropicHttp
 from fedbbpt.build import build
@@ -25,11 +22,11 @@ from fedbbpt.config import Config, resolve
 from fedbbpt.errors import BoxError, ConfigError, FedbbptError
 from fedbbpt.ledger import Ledger
 from fedbbpt.needs import count_needs
-from fedbbpt.patient import REPEATS, TEXTS, Finding, Patient
-from fedbbpt.protocols import AtomicBox
+from fedbbpt.patient import SPOKEN, Finding, Patient
 from fedbbpt.sharing import Split, examples
 from fedbbpt.trees import Tree, parse
 from fedbbpt.types import RenderedPrompt
+from fedbbpt.writing import HERE
 
 DEADLINE, TIMEOUT = 30.0, 15.0
 """Seconds for a question, where a run may wait longer."""
@@ -53,6 +50,19 @@ class Recommended(NamedTuple):
     side: str
     loss: str
     reasons: tuple[str, ...]
+
+
+WORDY = Recommended(
+    "fedinstruct",
+    "instruction",
+    "text",
+    "error",
+    (
+        "fedinstruct because with answers in words the instruction is what can be searched",
+        "task generate, and loss error, because an answer in words is compared with the right one",
+    ),
+)
+"""For a box that answers in words and gives no scores of labels, or where words are wanted."""
 
 
 @dataclass(frozen=True)
@@ -149,26 +159,39 @@ def _report(config: Config, box: AtomicBox, split: Split | None, fault: Finding 
         labels = prompt.labels if split else ()
         found, spent = list(eyesight.examine(box, prompt, labels)), (eyesight.ASKED, 0, 0.0)
     else:
-        found, spent = list(_local(box, prompt)), (REPEATS, 0, 0.0)
+        found, spent = list(nearby.examine(box, prompt)), (nearby.asked(box), 0, 0.0)
     answered = not any(f.ok is False and f.check in ("reachable", "key", "model") for f in found)
     scored = _ok(found, SCORED) or not isinstance(box, Remote)
-    named = _ok(found, NAMED)
+    named, spoken = _ok(found, NAMED), _ok(found, SPOKEN)
+    labelled = bool(prompt.labels) and (scored or named)
     if answered and isinstance(box, Remote):
-        found.append(_scores(box, scored, named))
+        if not prompt.labels:
+            found.append(Finding("answers", spoken, "words, and no labels are asked for"))
+        elif labelled or split is not None or not spoken:
+            found.append(_scores(box, scored, named))
     if answered:
         refused = any(f.check == "embeddings" and f.ok is False for f in found)
         found.append(fault or _fit(config, box, split, refused))
-    useful = _ok(found, "answers") if not isinstance(box, Remote) else scored or named
-    advice = _recommend(box, scored) if answered and useful else None
+    if not answered:
+        return Report(box.name, tuple(found), *spent, None)
+    useful = labelled or spoken if isinstance(box, Remote) else _ok(found, "answers")
+    advice = _recommend(box, scored) if labelled else WORDY
+    if not useful:
+        return Report(box.name, tuple(found), *spent, None)
+    if labelled and spoken and split is None:
+        also = "fedinstruct instead, for answers in words (task = 'generate')"
+        advice = advice._replace(reasons=(*advice.reasons, also))
     return Report(box.name, tuple(found), *spent, advice)
 
 
 def _patient(config: Config, box: Remote, prompt: RenderedPrompt) -> Patient:
-    """With both ways to ask, where the box has a choice."""
+    """With both ways to ask for a label, where the box has a choice and labels are asked for."""
     takes = signature(registry.find("boxes", config.box.kind)).parameters
     scored: Remote | None = box
     worded: Remote | None = None
-    if "scores" in takes:
+    if not prompt.labels:
+        scored = None
+    elif "scores" in takes:
         scored = _quick(config, scores="logprobs")
         typed = getattr(box, "api", "") == "systemone"
         worded = None if typed else _quick(config, scores="labels")
@@ -179,11 +202,15 @@ def _patient(config: Config, box: Remote, prompt: RenderedPrompt) -> Patient:
 
 
 def _prompt(config: Config, box: AtomicBox, split: Split | None) -> RenderedPrompt:
-    """The config's own prompt; else the first made-up one that the box takes."""
+    """The config's own prompt if the box can answer it; else the first made-up one it takes."""
     words = config.prompt.labels
-    if split is not None:
+    if split is not None and (split.classes or "text" in box.gives):
         labels = tuple(words.get(name, name.replace("_", " ")) for name in split.classes)
-        return RenderedPrompt(config.prompt.template, labels, config.prompt.side)
+        instruction = str(config.prompt.options.get("instruction", ""))
+        template = config.prompt.template.replace(HERE, instruction)
+        return RenderedPrompt(template, labels, config.prompt.side)
+    if "scores" not in box.gives and "text" in box.gives:
+        return RenderedPrompt(ASKING, (), "text")
     for prompt in PROMPTS:
         try:
             if prompt.side in box.sides:
@@ -192,41 +219,6 @@ def _prompt(config: Config, box: AtomicBox, split: Split | None) -> RenderedProm
         except FedbbptError:
             continue
     return PROMPTS[-1]
-
-
-# --- boxes that send no bill ---------------------------------------------------------------------
-
-
-def _local(box: AtomicBox, prompt: RenderedPrompt) -> Iterator[Finding]:
-    """What any box is asked: a model on this machine, a function, a gateway's."""
-    takes = f"takes {_list(box.accepts)} on the {_list(box.sides)} side"
-    yield Finding("capabilities", True, f"{takes}; gives {_list(box.gives)}")
-    rows, seconds = [], []
-    try:
-        box.prepare(prompt)
-        for _ in range(REPEATS):
-            began = time.perf_counter()
-            rows.append(box([prompt], TEXTS).scores[0])
-            seconds.append(time.perf_counter() - began)
-    except Exception as error:  # whatever a user's function raises is a finding
-        yield Finding("answers", False, f"{type(error).__name__}: {error}")
-        return
-    yield _sound(np.array(rows))
-    spread = float(np.nan_to_num(np.ptp(np.array(rows), axis=0)).max())
-    same = f"{REPEATS} times the same" if spread == 0 else f"within {spread:.2g} nats"
-    yield Finding("repeatable", spread == 0, same)
-    yield Finding("latency", True, f"{median(seconds):.3f} s for {len(TEXTS)} texts, the median")
-
-
-def _sound(rows: Any) -> Finding:
-    """Whether (R, B, C) scores are log-probabilities that differ between two texts."""
-    if not np.isfinite(rows).all():
-        return Finding("answers", False, "scores that are not finite")
-    if np.abs(np.logaddexp.reduce(rows, axis=-1)).max() > 1e-3:
-        return Finding("answers", False, "scores whose probabilities do not add up to one")
-    if np.array_equal(rows[0, 0], rows[0, 1]):
-        return Finding("answers", False, "the same scores for two different texts")
-    return Finding("answers", True, "log-probabilities, and others for another text")
 
 
 # --- what follows --------------------------------------------------------------------------------
@@ -258,6 +250,8 @@ def _fit(config: Config, box: AtomicBox, split: Split | None, refused: bool) -> 
         advice = "start vLLM with --enable-prompt-embeds, or set prompt.kind = 'tokens'"
         return Finding("config", False, "soft prompts need embeddings, which are refused", advice)
     step = sum(needs.step.values()) + needs.common
+    if federation.parts.prompt.writing is not None:  # so far there is the user's own alone
+        step *= getattr(federation.parts.optimizer, "batch", 1)
     return Finding("config", True, f"its parts fit; a step of all clients costs {step} queries")
 
 
@@ -294,7 +288,3 @@ def _recommend(box: AtomicBox, scored: bool) -> Recommended:
     if box.vocabulary is None:
         why.append("give prompt.words, or prompt.vocabulary = 'clients': its tokens are not known")
     return Recommended("fedwords", "tokens", "text", loss, tuple(why))
-
-
-def _list(names: frozenset[str]) -> str:
-    return ", ".join(sorted(names))

@@ -9,9 +9,9 @@ from statistics import median
 import numpy as np
 
 from fedbbpt.arrays import Array
+from fedbbpt.black_box import AtomicBox
 from fedbbpt.errors import ConfigError
 from fedbbpt.patient import REPEATS, Finding
-from fedbbpt.protocols import AtomicBox
 from fedbbpt.random import stream
 from fedbbpt.types import Picture, RenderedPrompt
 

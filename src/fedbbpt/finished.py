@@ -11,13 +11,14 @@ import numpy as np
 
 from fedbbpt import artefact, registry
 from fedbbpt.alone import folders
+from fedbbpt.black_box import AtomicBox
 from fedbbpt.config import Config, read
 from fedbbpt.errors import RunDirError
 from fedbbpt.maths.softmax import log_softmax
-from fedbbpt.protocols import AtomicBox, Task
+from fedbbpt.protocols import Task
 from fedbbpt.rundir import CONFIG, RESULT, RunDir
 from fedbbpt.storage import Till
-from fedbbpt.types import RenderedPrompt, Reply
+from fedbbpt.types import RenderedPrompt
 
 
 class Prediction(NamedTuple):
@@ -25,8 +26,10 @@ class Prediction(NamedTuple):
 
     Attributes:
         answer: the likeliest class; where labels are numbers, one between those of
-            ``data.range``; ``None`` where the model gave no answer.
-        probability: of that class among all classes; ``None`` also where labels are numbers.
+            ``data.range``; what the model said, where answers are words; ``None`` where it gave
+            no answer.
+        probability: of that class among all classes; ``None`` also where labels are numbers and
+            where answers are words.
     """
 
     answer: str | float | None
@@ -41,7 +44,7 @@ class Finished:
         path: the run directory.
         config: what was asked for.
         prompt: what the box receives.
-        classes: class names in class order.
+        classes: class names in class order; none where answers are words.
         words: what the search put into the prompt, one text for all classes or one each; empty
             where that is not text.
         model: name of the box that the prompt was tuned on.
@@ -90,8 +93,10 @@ class Predictor:
         Raises:
             BoxError: the model failed for good.
         """
-        scores = self.tuned.scores(inputs)
-        answers = self.task.answers(Reply(scores[None]))[0]
+        reply = self.tuned.ask(inputs)
+        scores, answers = reply.scores[0], self.task.answers(reply)[0]
+        if self.task.words:
+            return [Prediction(text, None) for text in answers]
         if self.task.numbers:
             low, high = self.config.data.range or (0.0, 1.0)
             scaled = [low + (high - low) * float(a) for a in answers]

@@ -28,11 +28,12 @@ import numpy as np
 
 from fedbbpt import registry
 from fedbbpt.arrays import Array, Arrays, wire_bytes
+from fedbbpt.black_box import BlackBox
 from fedbbpt.budget import Budget
 from fedbbpt.config import Config
 from fedbbpt.data.vocabulary import candidates, hashed, ngrams, quorum, ranked, told, words_in
 from fedbbpt.errors import ConfigError, DataError
-from fedbbpt.protocols import BlackBox, Engine
+from fedbbpt.protocols import Engine
 from fedbbpt.round import Client, Door, Parts, Phase
 from fedbbpt.sharing import read_table
 from fedbbpt.types import Batch, Job, Update

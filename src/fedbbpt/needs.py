@@ -32,6 +32,10 @@ class Needs:
         """One count by all clients."""
         return sum(self.counts.values())
 
+    def most(self, active: int | None) -> int:
+        """A round of so many clients, of all if ``None``, costs."""
+        return self.common + sum(sorted(self.step.values(), reverse=True)[:active])
+
     def payable(self, budget: Budget, counts: int) -> bool:
         """Whether all clients can still count so often."""
         each = all(budget.left_of(name) >= counts * cost for name, cost in self.counts.items())
@@ -39,12 +43,19 @@ class Needs:
 
 
 def count_needs(federation: Federation) -> Needs:
-    """Ask every client what a step will cost; nothing is paid.
+    """Ask every client what a step will cost, before the first; nothing is paid.
 
     Raises:
         BudgetTooSmall: the budget cannot pay for one step of one round.
         ConfigError: a client's own cap cannot pay for what it has to count.
     """
+    needs = recount(federation)
+    _refuse_if_too_small(federation, needs)
+    return needs
+
+
+def recount(federation: Federation) -> Needs:
+    """Ask every client what a step costs now."""
     config = federation.config
     job = Job("setup", 0, 1, config.run.seed)
     updates = federation.engine.map(job, federation.clients)
@@ -53,9 +64,7 @@ def count_needs(federation: Federation) -> Needs:
     once = {u.client: int(u.arrays["once"]) for u in updates}
     shared = searches and federation.parts.directions == "shared"
     common = max((int(u.arrays["common"]) for u in updates), default=0) if shared else 0
-    needs = Needs(step, once, common, once if federation.parts.counts else {})
-    _refuse_if_too_small(federation, needs)
-    return needs
+    return Needs(step, once, common, once if federation.parts.counts else {})
 
 
 def _refuse_if_too_small(federation: Federation, needs: Needs) -> None:
@@ -63,6 +72,11 @@ def _refuse_if_too_small(federation: Federation, needs: Needs) -> None:
     active = federation.config.rounds.clients_per_round or len(step)
     if not needs.counts:
         first = sum(sorted((step[c] + once[c] for c in step), reverse=True)[:active])
+        writing = federation.parts.prompt.writing if federation.baseline is None else None
+        if writing is not None:
+            # There is one candidate yet; every client will ask for more, and then try a batch.
+            first *= getattr(federation.parts.optimizer, "batch", 1)
+            first += sum(map(bool, step.values())) * writing.queries
         if table.queries < needs.common + first:
             raise BudgetTooSmall(table.queries, needs.common + first)
         return

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedbbpt.arrays import Array
-from fedbbpt.protocols import BlackBox, Prompt, Task
+from fedbbpt.black_box import BlackBox
+from fedbbpt.protocols import Prompt, Task
 from fedbbpt.types import Batch
 
 

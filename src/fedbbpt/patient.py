@@ -19,7 +19,11 @@ TEXTS = (
     "Dull, far too long and badly acted. I want my money and my two hours back.",
 )
 """Made up: nobody's examples are sent to find out what a model can do."""
-TRIES, REPEATS = 3, 3
+QUESTION = "What is the capital of France? Answer in one sentence."
+PLAIN = RenderedPrompt("{text}", (), "text")
+"""Around a question that is to be answered in words."""
+SPOKEN = "answers in words"
+TRIES, REPEATS, MOST_SHOWN = 3, 3, 60
 UNREADABLE = (BoxError, LookupError, TypeError, ValueError)
 
 
@@ -46,7 +50,7 @@ class Patient:
         box: as the config has it, with a short deadline.
         scored: the same asked for log-probabilities, ``None`` where the API has none.
         worded: the same asked for a label in words, ``None`` likewise.
-        prompt: around the texts.
+        prompt: around the texts; without labels the answers are words.
         deadline: of a run, in seconds.
 
     Attributes:
@@ -74,7 +78,7 @@ class Patient:
         key = (way.name, text + len(TEXTS) * time)
         if key not in self._kept:
             try:
-                self._kept[key] = self._ask(way, way.request(self.prompt, TEXTS[text]))
+                self._kept[key] = self._ask(way, self.prompt, TEXTS[text])
             except FedbbptError as error:
                 self._kept[key] = error if isinstance(error, BoxError) else BoxError(str(error))
         found = self._kept[key]
@@ -97,6 +101,13 @@ class Patient:
         except (LookupError, TypeError, ValueError) as error:
             kind = type(error).__name__
             raise Again(f"the reply is of another shape than the API's ({kind})") from error
+
+    def told(self) -> tuple[str, float]:
+        """What is said to a plain question, and the seconds that it took; raises as :meth:`read`,
+        or what asking raises.
+        """
+        answer = self._ask(self.box, PLAIN, QUESTION)
+        return self.box.said(answer.data), answer.seconds
 
     def first(self) -> Remote:
         """The way that is tried first."""
@@ -127,9 +138,9 @@ class Patient:
             return True, "accepted"
         return False, f"no ({answer.status}: {said[:80] or 'no explanation'})"
 
-    def _ask(self, way: Remote, request: Request) -> Answer:
+    def _ask(self, way: Remote, prompt: RenderedPrompt, text: str) -> Answer:
         """A good reply; one that cannot be read gets two more chances."""
-        left = iter(range(TRIES - 1))
+        left, request = iter(range(TRIES - 1)), way.request(prompt, text)
 
         def send(seconds: float) -> Answer:
             self.requests += 1
@@ -137,7 +148,7 @@ class Patient:
             self._note(answer)
             way.wire.judge(answer)
             try:
-                way.read(self.prompt, answer.data)
+                way.read(prompt, answer.data) if prompt.labels else way.said(answer.data)
             except UNREADABLE as error:
                 # A BoxError says that there is nothing to wait for.
                 lasting = isinstance(error, BoxError) and not isinstance(error, Again)
@@ -145,7 +156,7 @@ class Patient:
                     raise Again(str(error)) from error
             return answer
 
-        return way.wire.ask(send, len(request.body) // 3 + way.most)
+        return way.wire.ask(send, len(request.body) // 3 + way.longest(prompt))
 
     def _note(self, answer: Answer) -> None:
         self.status = answer.status
@@ -159,6 +170,16 @@ class Patient:
             return
         self.tokens += used.prompt + used.completion
         self.usd += self.box.price.of(*used) if self.box.price else 0.0
+
+
+def heard(said: str | None, seconds: float) -> Finding:
+    """What came back of a plain question."""
+    if not (said or "").strip():
+        more = "raise box.reply_tokens: a model that thinks first may need a thousand"
+        return Finding(SPOKEN, False, "an empty reply" if said is not None else "no reply", more)
+    text = " ".join((said or "").split())
+    shown = text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
+    return Finding(SPOKEN, True, f"{len(said or '')} characters in {seconds:.3f} s: {shown}")
 
 
 def tops_of(data: Any) -> dict[str, float | None]:

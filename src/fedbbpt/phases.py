@@ -7,11 +7,12 @@ from typing import cast
 
 import numpy as np
 
-from fedbbpt.arrays import Array, Arrays
+from fedbbpt.arrays import Arrays
+from fedbbpt.black_box import AtomicBox, BlackBox
 from fedbbpt.counting import FINAL, SEARCH
-from fedbbpt.protocols import AtomicBox, BlackBox
+from fedbbpt.drawing import dearest
 from fedbbpt.random import stream
-from fedbbpt.round import Client, Parts, Phase, dearest, extended, search
+from fedbbpt.round import Client, Parts, Phase, extended, search
 from fedbbpt.types import Batch, Job, RenderedPrompt, Reply
 
 
@@ -28,7 +29,7 @@ def setup(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arrays
     if parts.aggregator.loss:
         points = np.concatenate([points, parts.optimizer.best(state)[None]])
     prompts = parts.prompt.render(points)
-    batch = dearest(parts, client)
+    batch = dearest(client.train, parts.batch)
     asked = extended(parts, job, client, batch)
     common = _keys(box, prompts, asked.take([]))
     others = common if parts.directions == "shared" else set()
@@ -61,21 +62,26 @@ def select(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Array
 
 def held_back(parts: Parts, client: Client, reply: Reply) -> tuple[Arrays, float]:
     """Of S answers (S, B, C): mean held-back loss, mean square of its distance to the last one's,
-    and how many examples are answered with each class; besides, how many are of each class.
+    and how many examples are answered with each class; besides, how many are of each class. Words
+    are of none.
     """
     losses = parts.task.plain_loss(reply, client.holdout)
     answered = np.isfinite(losses).all(axis=0)
     if not answered.any():
         return {}, 0.0
-    losses, every = losses[:, answered], np.arange(reply.scores.shape[2])
-    chosen = reply.scores[:, answered].argmax(axis=2)
-    own = np.rint(client.holdout.targets[answered])  # a number counts for the nearer pole
+    losses = losses[:, answered]
     arrays = {
         "losses": losses.mean(axis=1),
         "squares": ((losses - losses[-1]) ** 2).mean(axis=1),
-        "answers": (chosen[..., None] == every).sum(axis=1),
-        "labels": (own[:, None] == every).sum(axis=0),
     }
+    every = np.arange(reply.scores.shape[2])
+    if len(every):
+        chosen = reply.scores[:, answered].argmax(axis=2)
+        own = np.rint(client.holdout.targets[answered])  # a number counts for the nearer pole
+        arrays["answers"] = (chosen[..., None] == every).sum(axis=1)
+        arrays["labels"] = (own[:, None] == every).sum(axis=0)
+    else:
+        arrays["answers"], arrays["labels"] = np.zeros((len(losses), 0)), np.zeros(0)
     return arrays, float(losses.shape[1])
 
 
@@ -84,12 +90,11 @@ def evaluate(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arr
     the starting prompt.
     """
     reply = box(parts.snapshots(job.arrays["points"]), client.test.inputs)
-    return compare(parts, client, reply.scores)
+    return compare(parts, client, reply)
 
 
-def compare(parts: Parts, client: Client, scores: Array) -> tuple[Arrays, float]:
-    """Means over the test examples of S answers (S, B, C), the first being the one to beat."""
-    reply = Reply(scores)
+def compare(parts: Parts, client: Client, reply: Reply) -> tuple[Arrays, float]:
+    """Means over the test examples of S answers to each, the first being the one to beat."""
     losses = parts.task.plain_loss(reply, client.test)
     answered = np.isfinite(losses)
     losses = np.where(answered, losses, 0.0).sum(axis=1) / answered.sum(axis=1).clip(min=1)

@@ -1,8 +1,9 @@
 """What a run will cost, before anything is paid: the whole run, rehearsed without its model.
 
 Queries, requests and caps come out as in the run itself, up to what depends on the model's
-answers: a search for words may run out of candidates and end early, and how many of its snapshots
-differ is a guess. Tokens are counted in the very requests, by their bytes where the model's tokens
+answers: a search for words may run out of candidates and end early, how many of its snapshots
+differ is a guess, and so are the instructions that a model writes, each of which is taken to differ
+from all others. Tokens are counted in the very requests, by their bytes where the model's tokens
 are not known. No query is sent.
 """
 
@@ -18,15 +19,15 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from fedbbpt import alone, api, registry
+from fedbbpt.black_box import AtomicBox
 from fedbbpt.budget import PURSES
-from fedbbpt.config import Config
+from fedbbpt.config import Box, Config
 from fedbbpt.errors import BudgetSpent, ConfigError
 from fedbbpt.ledger import Ledger
-from fedbbpt.protocols import AtomicBox
 from fedbbpt.record import read_json, read_lines
-from fedbbpt.rehearsal import Rehearsed, Tally
+from fedbbpt.rehearsal import LENGTH, Rehearsed, Tally
 from fedbbpt.rundir import CHARGES, LEDGER, MARK, RunDir
-from fedbbpt.sharing import Split
+from fedbbpt.sharing import Split, examples
 from fedbbpt.till import Bill
 from fedbbpt.trees import Tree
 
@@ -121,7 +122,8 @@ def plan(
         raise ConfigError(f"--latency is {latency:g}; it must be above 0 seconds")
     if box is None:
         box = registry.make("boxes", config.box.kind, config.box.options, "box")
-    rehearsed = Rehearsed(box, int(_option(config, "max_concurrency") or 1))
+    split = examples(config) if split is None else split
+    rehearsed = _rehearsed(config, box, split)
     # Rows in a ledger that exists are other runs': the made-up ones must not get there.
     table = config.run.model_copy(update={"ledger": ""})
     with tempfile.TemporaryDirectory(prefix="fedbbpt-plan-") as folder:
@@ -136,10 +138,33 @@ def plan(
         return _plan(config, latency, rehearsed, result, out)
 
 
-def _option(config: Config, key: str) -> float:
+def _rehearsed(config: Config, box: AtomicBox, split: Split) -> Rehearsed:
+    """The model and, where another one writes instructions, that one beside it."""
+    right, writer = _right(config, split), None
+    longest = int(config.prompt.options.get("longest", LENGTH))
+    if config.writer is not None:
+        table = config.writer
+        pen = box.writer or registry.make("boxes", table.kind, table.options, "writer")
+        writer = Rehearsed(pen, _abreast(table), longest=longest)
+    return Rehearsed(box, _abreast(config.box), right, longest, writer)
+
+
+def _right(config: Config, split: Split) -> dict[str, str]:
+    """An answer to every input where answers are words."""
+    if not registry.find("tasks", config.task).words:
+        return {}
+    held = [*split.train.values(), *split.holdout.values(), *split.test.values()]
+    return {x: own[0] for b in held for x, own in zip(b.inputs, b.targets, strict=True)}
+
+
+def _abreast(table: Box) -> int:
+    return int(_option(table, "max_concurrency") or 1)
+
+
+def _option(table: Box, key: str) -> float:
     """An option of the box as it will be; 0 where the box has none of that name."""
-    found = signature(registry.find("boxes", config.box.kind)).parameters.get(key)
-    return float(config.box.options.get(key, found.default if found else 0))
+    found = signature(registry.find("boxes", table.kind)).parameters.get(key)
+    return float(table.options.get(key, found.default if found else 0))
 
 
 @dataclass
@@ -185,7 +210,9 @@ class _Books:
 
 def _plan(config: Config, latency: float, box: Rehearsed, result: Tree, out: Path) -> Plan:
     books, queries = _Books.read(out), {p: int(result["queries"][p]) for p in PURSES}
-    total = _total(books)
+    boxes = {b: t for b, t in ((box, config.box), (box.writer, config.writer)) if b and t}
+    wired, bills = [b for b in boxes if b.wired], [b for b in boxes if b.billing]
+    hours = sum(_hours(config, t, latency, b.tally) for b, t in boxes.items() if b.wired)
     return Plan(
         box=result["box"],
         method=result["method"],
@@ -193,13 +220,13 @@ def _plan(config: Config, latency: float, box: Rehearsed, result: Tree, out: Pat
         rounds=result["rounds"],
         stopped=result["stopped"],
         queries={**queries, "total": sum(queries.values()), "asked": result["queries"]["paid"]},
-        calls=box.tally.calls,
-        requests=box.tally.requests if box.wired else None,
-        tokens=books.tokens if box.billing else None,
-        usd=total.usd if box.billing and box.priced else None,
-        hours=_hours(config, latency, box.tally, total.tokens) if box.wired else None,
+        calls=sum(b.tally.calls for b in boxes),
+        requests=sum(b.tally.requests for b in wired) if wired else None,
+        tokens=books.tokens if bills else None,
+        usd=_total(books).usd if bills and all(b.priced for b in bills) else None,
+        hours=hours if wired else None,
         latency=latency,
-        caps=tuple(_caps(config, box.tally, books, result["stopped"])),
+        caps=tuple(_caps(config, {k for b in boxes for k in b.tally.refused}, books, result)),
         shares=tuple(_shares(books)),
     )
 
@@ -211,26 +238,26 @@ def _total(books: _Books) -> Bill:
     return total
 
 
-def _hours(config: Config, latency: float, tally: Tally, tokens: int) -> float:
+def _hours(config: Config, table: Box, latency: float, tally: Tally) -> float:
     """The most that concurrency, clients at work at once and the two limits ask for."""
     threads = float(config.engine.options.get("threads", 1))
-    abreast = _option(config, "max_concurrency") or threads
+    abreast = _option(table, "max_concurrency") or threads
     seconds = latency * max(tally.turns / threads, tally.requests / abreast)
-    for key, number in (("requests_per_minute", tally.requests), ("tokens_per_minute", tokens)):
-        limit = _option(config, key)
+    for unit in ("requests", "tokens"):
+        limit = _option(table, f"{unit}_per_minute")
         if limit:
-            seconds = max(seconds, 60 * number / limit)
+            seconds = max(seconds, 60 * getattr(tally, unit) / limit)
     return seconds / 3600
 
 
-def _caps(config: Config, tally: Tally, books: _Books, stopped: str) -> Iterator[Cap]:
+def _caps(config: Config, refusing: set[str], books: _Books, result: Tree) -> Iterator[Cap]:
     """Those of the config. A cap on queries binds where one more of the largest rounds would
     not fit.
     """
     train = [jobs for (_, purse), jobs in books.charged.items() if purse == "train"]
     bills, most = books.bills.values(), config.budget.client_queries or float("inf")
     own = any(sum(jobs) + max(jobs) > most for jobs in train)
-    whole = stopped == "budget" and not tally.refused and not own
+    whole = result["stopped"] == "budget" and not refusing and not own
     table = config.budget.model_dump()
     for key, spent, binds in (
         ("queries", [sum(map(sum, train))], whole),
@@ -242,8 +269,7 @@ def _caps(config: Config, tally: Tally, books: _Books, stopped: str) -> Iterator
     ):
         if table[key] is not None:
             name = f"budget.{key}"
-            refused = name in tally.refused
-            yield Cap(name, table[key], max(spent, default=0), binds or refused)
+            yield Cap(name, table[key], max(spent, default=0), binds or name in refusing)
 
 
 def _shares(books: _Books) -> Iterator[Share]:

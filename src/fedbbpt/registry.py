@@ -17,16 +17,9 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from fedbbpt.baselines import Baseline
+from fedbbpt.black_box import AtomicBox, Wrapper
 from fedbbpt.errors import ConfigError, UnknownPart, closest
-from fedbbpt.protocols import (
-    Aggregator,
-    AtomicBox,
-    Engine,
-    Optimizer,
-    Prompt,
-    Task,
-    Wrapper,
-)
+from fedbbpt.protocols import Aggregator, Engine, Optimizer, Prompt, Task
 
 GROUPS: dict[str, type] = {
     "aggregators": Aggregator,

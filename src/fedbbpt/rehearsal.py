@@ -1,4 +1,4 @@
-"""A box that is asked in earnest and never sends anything: it counts, and makes its scores up.
+"""A box that is asked in earnest and never sends anything: it counts, and makes its answers up.
 
 A run with it goes through the very rounds, quotas, caches and caps of a real one. Only where the
 search wanders is made up, and with it which of its later candidates are the same.
@@ -7,7 +7,8 @@ search wanders is made up, and with it which of its later candidates are the sam
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from copy import copy
 from functools import lru_cache
 from math import ceil
@@ -16,15 +17,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedbbpt.arrays import Array
+from fedbbpt.black_box import AtomicBox, Wrapper
 from fedbbpt.boxes._remote import Remote
 from fedbbpt.boxes.gateway_http import MOST, GatewayHttp
 from fedbbpt.errors import BudgetSpent
 from fedbbpt.maths.softmax import log_softmax
-from fedbbpt.protocols import AtomicBox, Wrapper
 from fedbbpt.random import stream
 from fedbbpt.senses import Vocabulary
 from fedbbpt.storage import Till
-from fedbbpt.types import Atom, Grid, Picture, Receipt, RenderedPrompt, Reply
+from fedbbpt.types import Atom, Grid, Picture, Receipt, RenderedPrompt, Reply, digest
+from fedbbpt.writing import ASK
 
 PLAIN, OTHER = 4.4, 2.0
 """Bytes per token of ASCII and of other text where the model's tokens are not known: GPT-2's take
@@ -36,6 +38,15 @@ EFFECT, NOISE = 1.0, 0.5
 decides how often an election is won, and so how many snapshots of words differ."""
 WORDS = frozenset({"content", "prompt", "system", "state", "text"})
 """Keys under which a request's body holds what the model reads."""
+WANTED = re.compile(r"^Write (\d+) different ", re.MULTILINE)
+"""How many instructions a question of :mod:`fedbbpt.writing` asks for, where it is not one."""
+LENGTH = 62
+"""Characters of an instruction; those written by people for instruction induction have as many."""
+SAID = (
+    "write give find list name change sort first last each every only word letter number sentence "
+    "input output opposite similar"
+).split()
+"""Words that a made-up instruction is made of: no leak check blocks them in any order."""
 
 
 class Cost(NamedTuple):
@@ -52,12 +63,12 @@ class Tally:
         calls: that carried anything; of a box over a wire each is one request or more.
         turns: how often one request had to wait for another of its call, each call's first
             included: the calls' time in units of a request's latency.
-        requests: over a wire.
+        requests: over a wire. tokens: billed for them.
         refused: keys of the caps that refused to pay.
     """
 
     def __init__(self) -> None:
-        self.calls = self.turns = self.requests = 0
+        self.calls = self.turns = self.requests = self.tokens = 0
         self.refused: dict[str, None] = {}
 
 
@@ -67,11 +78,26 @@ class Rehearsed(Wrapper):
     Args:
         inner: any leaf box.
         abreast: requests of one call that are on the way at the same time.
+        right: a right answer to each input, where answers are words; a prompt is taken to get
+            its own share of them right, and else to give an answer to any of them.
+        longest: characters of an instruction that it writes, at the most.
+        writer: the rehearsed box that writes instructions, if that is another one.
     """
 
-    def __init__(self, inner: AtomicBox, abreast: int = 1) -> None:
+    writer: Rehearsed | None
+
+    def __init__(
+        self,
+        inner: AtomicBox,
+        abreast: int = 1,
+        right: Mapping[str, str] | None = None,
+        longest: int = LENGTH,
+        writer: Rehearsed | None = None,
+    ) -> None:
         super().__init__(inner)
-        self.abreast, self.tally = abreast, Tally()
+        self.abreast, self.tally, self.writer = abreast, Tally(), writer
+        self.right, self.longest = dict(right or {}), min(longest, LENGTH)
+        self._answers = sorted(set(self.right.values())) or [""]
         self._till: Till | None = None
         self._effects: dict[tuple[str, int], float] = {}
         self._sizes: dict[tuple[Any, ...], tuple[int, Cost]] = {}
@@ -134,9 +160,11 @@ class Rehearsed(Wrapper):
     def _pay(self, box: Remote, atom: Atom) -> None:
         size, cost = self._size(box, *atom.data)
         # What the box itself keeps back: no token is shorter than a byte.
-        usd, most = (box.price.of(*cost), box.price.of(size, box.most)) if box.price else (0.0, 0.0)
+        reply = box.longest(atom.data[0])
+        usd, most = (box.price.of(*cost), box.price.of(size, reply)) if box.price else (0.0, 0.0)
         receipt = Receipt(0.0, 200, cost.prompt, cost.completion, usd)
-        self._book(size + box.most, most, receipt, [atom])
+        self._book(size + reply, most, receipt, [atom])
+        self.tally.tokens += sum(cost)
 
     def _size(self, box: Remote, prompt: RenderedPrompt, text: str) -> tuple[int, Cost]:
         """Bytes and tokens of a request; those of a soft prompt are the same for all its points."""
@@ -144,7 +172,8 @@ class Rehearsed(Wrapper):
         key = (prompt.template, prompt.tokens, soft, text)
         if key not in self._sizes:
             body = box.request(prompt, text).body
-            cost = cost_of(body, prompt.labels, box.most, box.vocabulary)
+            replies = prompt.labels or (self._said(prompt, text),)
+            cost = cost_of(body, replies, box.longest(prompt), box.vocabulary)
             if box.max_tokens:  # the box cuts what is longer
                 cost = cost._replace(prompt=min(cost.prompt, box.max_tokens))
             self._sizes[key] = len(body), cost
@@ -160,6 +189,9 @@ class Rehearsed(Wrapper):
     def _reply(self, prompts: Sequence[RenderedPrompt], examples: Sequence[Any]) -> Reply:
         if not prompts:
             return Reply(np.zeros((0, len(examples), 0)), self._own(examples))
+        if not prompts[0].labels and prompts[0].side != "image":
+            texts = tuple(tuple(self._said(p, x) for x in examples) for p in prompts)
+            return Reply(np.zeros((len(prompts), len(examples), 0)), texts=texts)
         known = self._own(examples) if "classes" in self.gives and len(prompts) == 1 else None
         return Reply(np.array([self._scores(prompt, examples) for prompt in prompts]), known)
 
@@ -167,6 +199,17 @@ class Rehearsed(Wrapper):
         """(B, H): embeddings, or log-probabilities of the model's own classes."""
         rows = [_normal(_told(example), self.hidden) for example in examples]
         return log_softmax(np.array(rows).reshape(-1, self.hidden))
+
+    def _said(self, prompt: RenderedPrompt, example: Any) -> str:
+        """An answer in words, or as many instructions as are asked for, a line each."""
+        seen = f"{prompt.keys[0].hex()} {_told(example)}"
+        if prompt.template == ASK:
+            number = int((WANTED.findall(example) or [1])[-1])
+            return "\n".join(_instruction(f"{seen} {i}", self.longest) for i in range(number))
+        right = self.right.get(example) if isinstance(example, str) else None
+        if right is not None and _share(seen) < _share(prompt.keys[0].hex()):
+            return right
+        return self._answers[int(_share(f"other {seen}") * len(self._answers))]
 
     def _scores(self, prompt: RenderedPrompt, examples: Sequence[Any]) -> Array:
         """(B, C): the words of a prompt add up, as they do in a real search, under some noise."""
@@ -188,6 +231,19 @@ class Rehearsed(Wrapper):
         return self._effects[word, which]
 
 
+def _share(name: str) -> float:
+    """A number in [0, 1)."""
+    return int.from_bytes(digest(name)[:4], "big") / 2**32
+
+
+def _instruction(name: str, longest: int) -> str:
+    """One that nobody else has."""
+    text = "Made-up instruction"
+    for step in range(LENGTH):
+        text += f" {SAID[int(_share(f'{name} {step}') * len(SAID))]}"
+    return text[:longest].strip()
+
+
 def _told(example: Any) -> str:
     return example.key.hex() if isinstance(example, Picture) else repr(example)
 
@@ -202,7 +258,7 @@ def cost_of(body: bytes, labels: Sequence[str], most: int, vocabulary: Vocabular
 
     Args:
         body: the request, JSON.
-        labels: a reply in words is taken to be one of them.
+        labels: a reply in words is taken to be one of them; of one in words of its own, that.
         most: tokens of a reply, at the most.
         vocabulary: the model's tokens, where they are known.
     """

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from fedbbpt.arrays import Arrays
 from fedbbpt.artefact import write_arrays
 from fedbbpt.baselines import Baseline
@@ -13,6 +15,8 @@ from fedbbpt.diagnose import Course, Finding, Held, Knobs, findings
 from fedbbpt.errors import BoxError
 from fedbbpt.maths.choose import choose
 from fedbbpt.maths.merge import weighted_mean
+from fedbbpt.record import write_json
+from fedbbpt.rundir import CANDIDATES
 from fedbbpt.runner import Run
 from fedbbpt.types import Update
 
@@ -67,6 +71,11 @@ def judge(run: Run) -> Verdict:
             test_loss=None if test is None else float(test["losses"][i]),
             test_score=None if test is None else float(test["score"][i]),
         )
+    if run.pool is not None:
+        point = run.books.snapshots.points[chosen]
+        candidates = run.pool.table(run.books.server.state, point)
+        run.directory.prompt.mkdir(exist_ok=True)
+        write_json(run.directory.prompt / CANDIDATES, {"candidates": candidates})
     return replace(verdict, warnings=_diagnose(run, heard, chosen))
 
 
@@ -74,7 +83,10 @@ def _diagnose(run: Run, heard: Sequence[Update], chosen: int) -> tuple[Finding, 
     """What went wrong in the search, one event each."""
     events, knobs = run.books.events, Knobs.of(run.parts, run.federation.split.classes)
     reports = [Held.of(update) for update in heard if update.weight]
-    found = findings(Course.of(events.read()), reports, chosen, knobs)
+    course = Course.of(events.read())
+    if run.pool is not None:  # whose losses go up and down with what is tried
+        course = Course(np.zeros(0), np.zeros(0))
+    found = findings(course, reports, chosen, knobs)
     for finding in found:
         events.write("diagnosis", **asdict(finding))
     return tuple(found)
@@ -117,7 +129,7 @@ def result(run: Run, verdict: Verdict) -> Tree:
     paid, keys = run.ledger.paid(), budget.keys()
     answered = run.ledger.known(keys)
     dropped = sum(key not in answered for key in keys)
-    if keys and dropped == len(keys):
+    if keys and dropped == len(keys) - _written(run):
         raise BoxError(f"{run.federation.box.name} answered none of {dropped} queries")
     return {
         "schema": 1,
@@ -153,6 +165,14 @@ def result(run: Run, verdict: Verdict) -> Tree:
         "cost_usd": requests["usd"] if requests and run.federation.box.priced else None,
         "stopped": counts.stopped,
     }
+
+
+def _written(run: Run) -> int:
+    """Queries that a writer answered, which say nothing of the model that is to follow."""
+    if run.pool is None:
+        return 0
+    told = [e for e in run.books.events.read() if e["event"] == "client" and e["phase"] == "propose"]
+    return sum(each["queries"] - each["dropped"] for each in told)
 
 
 def _scores(run: Run, verdict: Verdict, which: int) -> Tree:

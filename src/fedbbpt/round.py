@@ -1,6 +1,7 @@
 """One round: one broadcast, local search on every client, one merge.
 
     server   picks clients                                   stream(seed, round)
+    server   state   = optimizer.plan(state, rng)            what only the server can decide
     server → Job(phase, round, steps, seed, arrays, quotas)  ONE message down
     client   points  = optimizer.ask(state, rng)             (K, *shape)
     client   prompts = prompt.render(points)                 K prompts
@@ -16,16 +17,18 @@ No method's name appears here: what differs between methods is in the parts.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from fedbbpt.arrays import Array, Arrays
+from fedbbpt.black_box import BlackBox
+from fedbbpt.drawing import drawn, in_turn
 from fedbbpt.errors import BudgetSpent
 from fedbbpt.objective import Objective
-from fedbbpt.protocols import Aggregator, BlackBox, Engine, Optimizer, Prompt, Task
+from fedbbpt.protocols import Aggregator, Engine, Optimizer, Prompt, Task
 from fedbbpt.random import stream
 from fedbbpt.types import Batch, Job, RenderedPrompt, Update
 
@@ -72,12 +75,14 @@ class Phase:
         purse: which count its queries go to: "train", "select" or "evaluation".
         sends: every field that leaves the client.
         work: (parts, client, job, box) -> (arrays to send, weight).
+        writes: its box is the one that writes prompts, not the one that follows them.
     """
 
     name: str
     purse: str
     sends: Callable[[Parts], tuple[str, ...]]
     work: Callable[[Parts, Client, Job, BlackBox], tuple[Arrays, float]]
+    writes: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,8 @@ class Parts:
         wire: ``"replay"``: clients send losses and the server repeats their search from them;
             ``"state"``: clients send the state fields that the merge reads.
         phases: by name.
-        batch: examples that a client asks about in a step, 0 for all that it has.
+        batch: examples that a client asks about in a step, 0 for all that it has. Which, says the
+            round, or each candidate's own turn (``optimizer.turns``).
         looks: what renders each snapshot, where that is not ``prompt``.
         counts: clients count the model's own answers, see :mod:`fedbbpt.mapping`.
     """
@@ -148,7 +154,7 @@ def zero(prompt: Prompt) -> RenderedPrompt:
 
 # --- at the client -------------------------------------------------------------------------------
 
-Evaluate = Callable[[int, Array], Array | None]
+Evaluate = Callable[[int, Array, Array | None], Array | None]
 
 
 def local_search(parts: Parts, job: Job, client: str, evaluate: Evaluate, last: bool = True) -> Any:
@@ -159,7 +165,7 @@ def local_search(parts: Parts, job: Job, client: str, evaluate: Evaluate, last: 
     state = parts.receive(job.arrays)
     for step in range(job.steps):
         points = parts.candidates(job, client, step, state)
-        losses = evaluate(step, points)
+        losses = evaluate(step, points, parts.optimizer.turns(state, points))
         if losses is None or (step == job.steps - 1 and not last):
             break
         state = parts.optimizer.tell(state, points, losses)
@@ -171,14 +177,16 @@ def search(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Array
     prompt = client.prompt or parts.prompt
     told: list[Array] = []
 
-    def ask_box(step: int, points: Array) -> Array | None:
-        batch = drawn(parts, job, client, step)
-        asked = extended(parts, job, client, batch)
+    def ask_box(step: int, points: Array, turns: Array | None = None) -> Array | None:
+        losses = np.full(len(points), np.nan)
         try:
-            told.append(Objective(box, prompt, parts.task, batch, asked)(points))
+            for which, batch in tried(parts, job, client, step, turns):
+                asked = extended(parts, job, client, batch)
+                losses[which] = Objective(box, prompt, parts.task, batch, asked)(points[which])
         except BudgetSpent:
             return None
-        return told[-1]
+        told.append(losses)
+        return losses
 
     needed = parts.wire == "state" or parts.aggregator.loss
     state = local_search(parts, job, client.name, ask_box, last=needed)
@@ -189,26 +197,20 @@ def search(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Array
     return arrays, float(client.train.size if told else 0)
 
 
-def drawn(parts: Parts, job: Job, client: Client, step: int) -> Batch:
-    """The examples of a step: all, or as many as ``parts.batch`` says, other ones in every step
-    until fewer are left; then all are shuffled anew.
+def tried(
+    parts: Parts, job: Job, client: Client, step: int, turns: Array | None
+) -> Iterator[tuple[Array | slice, Batch]]:
+    """Which candidates of a step are tried on which examples: all on those that the step draws,
+    or each on those of its own turn, if there are any left.
     """
-    size = parts.batch
-    if not 0 < size < client.train.size:
-        return client.train
-    epoch, part = divmod(job.round * job.steps + step, client.train.size // size)
-    rows = stream(job.seed, "batch", epoch, client.name).permutation(client.train.size)
-    return client.train.take(np.sort(rows[part * size : (part + 1) * size]))
-
-
-def dearest(parts: Parts, client: Client) -> Batch:
-    """Examples that cost as much as those of any step: as many, and of the same ones few."""
-    size, train = parts.batch, client.train
-    if not 0 < size < train.size:
-        return train
-    first = {getattr(x, "key", x): row for row, x in reversed([*enumerate(train.inputs)])}
-    rows = dict.fromkeys([*first.values(), *range(train.size)])
-    return train.take([*rows][:size])
+    own = (client.train, client.name, job.seed, parts.batch)
+    if turns is None:
+        yield slice(None), drawn(*own, job.round * job.steps + step)
+        return
+    for turn in np.unique(turns).tolist():
+        batch = in_turn(*own, turn)
+        if batch.size:
+            yield np.flatnonzero(turns == turn), batch
 
 
 def extended(parts: Parts, job: Job, client: Client, batch: Batch) -> Batch:
@@ -251,7 +253,7 @@ def replay(parts: Parts, job: Job, update: Update) -> Update:
         return update
     losses = update.arrays["losses"]
 
-    def recorded(step: int, _: Array) -> Array | None:
+    def recorded(step: int, *_: object) -> Array | None:
         return losses[step] if step < len(losses) else None
 
     state = local_search(parts, job, update.client, recorded)
@@ -280,9 +282,10 @@ class Played(NamedTuple):
 
 def play(parts: Parts, engine: Engine, server: Server, job: Job, clients: Sequence[str]) -> Played:
     """One round. ``job`` comes without arrays; clients that could not pay a step are left out."""
-    job = replace(job, round=server.round, arrays=parts.broadcast(server.state))
+    state = parts.optimizer.plan(server.state, stream(job.seed, "plan", server.round))
+    job = replace(job, round=server.round, arrays=parts.broadcast(state))
     job = engine.prepare(job)
     updates = engine.map(job, clients)
     heard = [replay(parts, job, update) for update in updates if update.weight > 0]
-    state, memory = parts.aggregator.merge(server.state, heard, server.memory)
+    state, memory = parts.aggregator.merge(state, heard, server.memory)
     return Played(Server(server.round + 1, state, memory), job, updates)

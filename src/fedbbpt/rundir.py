@@ -19,6 +19,8 @@ from fedbbpt.sharing import sources
 
 LEDGER, RESULT, CONFIG = "ledger.sqlite", "result.json", "config.toml"
 EVENTS, CHARGES, MARK = "events.jsonl", "charges.jsonl", "run.json"
+CANDIDATES = "candidates.json"
+"""In the folder of the prompt: the instructions it was chosen from, the best first."""
 CLIENTS = "clients"
 """Folder of the clients' own run directories, where each works for itself."""
 
@@ -168,11 +170,10 @@ def _sha256(path: Path) -> str:
 
 def _fixed(tree: Any) -> Any:
     """A config without what may change while a run is going on: caps, and how requests are sent."""
-    free = {
-        "budget": {"tokens", "usd", "client_tokens", "client_usd"},
-        "box": {"deadline", "timeout", "max_concurrency", "key_env", "prices"}
-        | {"requests_per_minute", "tokens_per_minute"},
-    }
+    sending = {"deadline", "timeout", "max_concurrency", "key_env", "prices"}
+    sending |= {"requests_per_minute", "tokens_per_minute"}
+    caps = {"tokens", "usd", "client_tokens", "client_usd"}
+    free = {"budget": caps, "box": sending, "writer": sending}
     return {
         name: {k: v for k, v in table.items() if k not in free.get(name, ())}
         if isinstance(table, dict)

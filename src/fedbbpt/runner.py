@@ -16,7 +16,8 @@ from fedbbpt.build import Federation
 from fedbbpt.errors import RunDirError
 from fedbbpt.ledger import Ledger
 from fedbbpt.mapping import Mappings
-from fedbbpt.needs import Needs
+from fedbbpt.needs import Needs, recount
+from fedbbpt.proposals import Proposals
 from fedbbpt.random import stream
 from fedbbpt.round import Played, Server, play
 from fedbbpt.rundir import RunDir
@@ -46,12 +47,16 @@ class Run:
         self.books = Books(directory, first, np.zeros(space.shape), federation.budget)
         self.seed = self.config.run.seed
         self.maps: Mappings | None = None
+        self.pool: Proposals | None = None
         if self.parts.counts:
             try:
                 self.maps = Mappings(federation, directory.state, self.books.counts.maps)
             except RunDirError:
                 self.books.close()
                 raise
+            self._adopt()
+        if self.parts.prompt.writing is not None and federation.baseline is None:
+            self.pool = Proposals(federation, directory.state, self.books.counts.pools)
             self._adopt()
         if not self.books.events.flush():  # else the run was begun before, and told them then
             for report in federation.gathered.reports:
@@ -62,15 +67,19 @@ class Run:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was left out, what is lacking and what stands in for it, a sentence each."""
-        return (*self.federation.split.notes, *(self.maps.notes if self.maps else ()))
+        kept = self.maps or self.pool
+        return (*self.federation.split.notes, *(kept.notes if kept else ()))
 
     def search(self, needs: Needs) -> None:
         """Rounds until the budget cannot pay one more, or ``rounds.max``."""
         books, counts, limits = self.books, self.books.counts, self.config.rounds
+        if self.pool is not None:  # it may have grown before this process began
+            needs = recount(self.federation)
         while not counts.stopped:
             watch = _Watch(self)
             if self.maps is not None and not self.maps.made:
                 self._map_start()
+            needs = self._propose(needs)
             chosen = self._choose()
             quotas = self._quotas(needs, chosen)
             done = self.parts.optimizer.done(books.server.state)
@@ -173,10 +182,32 @@ class Run:
             self._adopt()
 
     def _adopt(self) -> None:
-        """Take the last mapping everywhere."""
+        """Take the last mapping, or the pool as it has grown, everywhere."""
         if self.maps is not None and self.maps.made:
             self.parts, own = self.maps.parts(self.books.snapshots.maps)
             self.federation.engine.adopt(self.parts, own)
+        if self.pool is not None and self.pool.made:
+            self.parts = self.pool.parts()
+            self.federation.engine.adopt(self.parts, {})
+            server = self.books.server
+            state = server.state._replace(pool=self.parts.prompt.space.points)
+            self.books.server = server._replace(state=state)
+
+    def _propose(self, needs: Needs) -> Needs:
+        """Let the pool of instructions grow if it is time to, and count what a step costs then."""
+        books = self.books
+        if self.pool is None:
+            return needs
+        share = books.budget.spent("train") / books.budget.limit
+        # What is proposed has to be tried as well.
+        left = books.budget.left - needs.most(self.config.rounds.clients_per_round)
+        if not self.pool.due(share, self.parts.optimizer.done(books.server.state), left):
+            return needs
+        self.pool.grow(self._exchange, books.events.write, books.server.state, books.server.round)
+        books.counts.pools = self.pool.made
+        books.counts.down += self.pool.bytes * len(self.federation.clients)
+        self._adopt()
+        return recount(self.federation)
 
     def _book(self, played: Played, watch: _Watch) -> None:
         """Enter a round in the books and take its outcome as the server's state."""

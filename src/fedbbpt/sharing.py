@@ -13,6 +13,7 @@ from fedbbpt import registry
 from fedbbpt.arrays import Array
 from fedbbpt.config import Config, Data
 from fedbbpt.data import answers, pictures
+from fedbbpt.data._readers import Form, Row
 from fedbbpt.data.load import Table, load, several
 from fedbbpt.data.partition import holdout, shots, split
 from fedbbpt.errors import ConfigError, DataError, closest
@@ -142,9 +143,10 @@ def _read(config: Config, path: Path) -> Table:
 
 
 def tables(
-    clients: Mapping[str, Sequence[tuple[Any, str]]],
-    test: Sequence[tuple[Any, str]],
+    clients: Mapping[str, Sequence[tuple[Any, Any]]],
+    test: Sequence[tuple[Any, Any]],
     data: Data | None = None,
+    task: str = "classify",
 ) -> tuple[Table, Table | None]:
     """Training and test table from (input, label) pairs; DataError without any.
 
@@ -153,21 +155,34 @@ def tables(
             :func:`fedbbpt.data.pictures.picture` takes (a path to one is a ``pathlib.Path``).
         test: examples for the final pass.
         data: how large images may be, and what to do with broken files.
+        task: where its answers are words, a label is one, or a list of all that are right.
     """
     data = data or Data(train="")
+    if not any(clients.values()):
+        raise DataError("clients hold no examples")
+    if registry.find("tasks", task).words:
+        own = [row for site, pairs in clients.items() for row in _rows(pairs, f"of {site}")]
+        sites = tuple(site for site, pairs in clients.items() for _ in pairs)
+        train = answers.tabled(own)._replace(sites=sites)
+        return train, answers.tabled(_rows(test, "of the test")) if test else None
     rows = [
         _example(data, input, label, site, f"image {number} of {site}")
         for site, pairs in clients.items()
         for number, (input, label) in enumerate(pairs, start=1)
     ]
-    if not rows:
-        raise DataError("clients hold no examples")
     train = pictures.tabled(rows, "training", data.corrupt, (set(), set()))
     tested = [
         _example(data, input, label, None, f"test image {number}")
         for number, (input, label) in enumerate(test, start=1)
     ]
     return train, pictures.tabled(tested, "test", data.corrupt) if tested else None
+
+
+def _rows(pairs: Sequence[tuple[Any, Any]], where: str) -> list[Row]:
+    """Inputs with answers in words, as if they stood in a file."""
+    cells = [{"input": x, "answer": list(y) if isinstance(y, tuple) else y} for x, y in pairs]
+    form = Form.parse("input")
+    return [Row(f"example {i} {where}", c, form, "answer") for i, c in enumerate(cells, 1)]
 
 
 def _example(data: Data, input: Any, label: str, site: str | None, name: str) -> pictures.Example:

@@ -18,6 +18,7 @@ PATHS = {
     "gateway": ("ledger",),
     "prompt": ("words", "public"),
     "box": ("model", "vocabulary", "prices", "classes"),
+    "writer": ("model", "vocabulary", "prices"),
 }
 
 

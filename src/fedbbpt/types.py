@@ -24,17 +24,18 @@ class Space(NamedTuple):
 
     Attributes:
         kind: ``"real"`` for unbounded numbers, ``"categorical"`` for one choice per row,
-            ``"pool"`` for one of finitely many points, the rows of the state's field ``pool``
-            (embeddings of candidates, say). An optimiser lists the kinds it can search.
-        shape: shape of one point. The zero point is always the starting prompt; in a pool its
-            first row is.
+            ``"pool"`` for one of finitely many ``points`` (embeddings of candidates, say). An
+            optimiser lists the kinds it can search.
+        shape: shape of one point. The zero point is always the starting prompt.
         separable: the rows of a point may be tried one at a time, because a candidate for one
             row leaves the scores of the others untouched (one prompt per class on a label side).
+        points: (N, *shape) of a pool; more may come at the end, the first is the zero point.
     """
 
     kind: str
     shape: tuple[int, ...]
     separable: bool = False
+    points: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +87,7 @@ class RenderedPrompt:
     Attributes:
         template: on the label side a text with ``{label}``; on the text side one with ``{text}``.
             Of pictures ``{label}`` again, or nothing where labels go as they are.
-        labels: one text per class, in class order.
+        labels: one text per class, in class order; none asks for an answer in words.
         side: ``"label"`` or ``"text"``: which of the two the template wraps; ``"image"`` where
             what is prompted is a picture.
         soft: nothing, one (T, H) float32 matrix for all classes, or one such matrix per class.
@@ -124,10 +125,12 @@ class RenderedPrompt:
 
     @cached_property
     def keys(self) -> tuple[bytes, ...]:
-        """Digest of the prompt as class c sees it, for every class (the label text left out)."""
+        """Digest of the prompt as class c sees it, for every class (the label text left out); one
+        where an answer in words is asked for.
+        """
         several = max(len(self.soft), len(self.tokens)) > 1
         keys = [self._key(c) for c in range(len(self.labels) if several else 1)]
-        return tuple(keys if several else keys * len(self.labels))
+        return tuple(keys if several else keys * max(1, len(self.labels)))
 
     def _key(self, which: int) -> bytes:
         soft = self.soft[which if len(self.soft) > 1 else 0].tobytes() if self.soft else b""

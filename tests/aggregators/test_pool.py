@@ -10,7 +10,7 @@ import pytest
 from fedbbpt import api
 from fedbbpt.aggregators.pool import Pool, offsets
 from fedbbpt.optimizers.bayes import Bayes
-from fedbbpt.random import stream
+from fedbbpt.random import stream, word
 from fedbbpt.types import Space, Update
 
 POOL = np.random.default_rng(0).uniform(-1, 1, (50, 3))
@@ -25,15 +25,16 @@ def load_kit():
 
 
 def start():
-    return Bayes().init(Space("pool", (3,)))._replace(pool=POOL)
+    return Bayes().init(Space("pool", (3,), points=POOL))
 
 
-def sent(client, rows, losses, weight=4.0, round=0):
+def sent(client, rows, losses, weight=4.0, round=0, turns=None):
     """What a client sends of its observations; NaN for no answer."""
     losses = np.array(losses, float)
     arrays = {
         "new_points": np.array(rows, float)[:, None],
         "new_losses": np.where(np.isfinite(losses), losses, 0.0),
+        "new_turns": np.zeros(len(rows), int) if turns is None else np.array(turns),
         "answered": np.isfinite(losses),
     }
     return Update(client, round, weight, arrays)
@@ -57,6 +58,7 @@ def test_observations_follow_each_other_clients_by_name():
     assert state.seen_points[:, 0].tolist() == [3, 7, 3, 5, 3]
     assert state.seen_losses.tolist() == [0.5, 0.7, 0.3, 0.0, 0.1]
     assert state.seen_weights.tolist() == [9, 9, 2, 0, 1]
+    assert state.seen_clients.tolist() == [word(name) for name in "aabbc"]
     assert not len(state.new_points)
 
 
@@ -91,24 +93,60 @@ def test_candidates_that_only_the_easy_clients_answered_are_seen_for_what_they_a
 def test_what_cannot_be_compared_stays():
     state = merged(Pool(), [sent("a", [0, 1], [0.1, 0.3]), sent("b", [2, 3], [0.7, np.nan])])
     np.testing.assert_allclose(state.seen_losses, [0.1, 0.3, 0.7, 0.0])
-    assert offsets(np.zeros((0, 1)), np.zeros(0), np.zeros(0), np.zeros(0, int)).shape == (0,)
+    none = np.zeros(0)
+    assert offsets(none[:, None], none, none, none.astype(int), none.astype(int)).shape == (0,)
     alone = merged(Pool(), [sent("a", [0, 0], [0.1, 0.9])])
     np.testing.assert_array_equal(alone.seen_losses, [0.1, 0.9])
     silent = merged(Pool(), [sent("a", [0], [np.nan]), sent("b", [0], [np.nan])])
     np.testing.assert_array_equal(silent.seen_losses, 0.0)
 
 
-def test_offsets_are_those_of_weighted_least_squares():
-    """Beside a regression on dummies of candidates and clients, written out."""
+@pytest.mark.parametrize("every", [1, 3])
+def test_offsets_are_those_of_penalised_least_squares(every):
+    """Beside a regression on dummies of candidates, clients and parts, written out: a part's own
+    effect is as uncertain as one of its observations. With one part it is the plain regression.
+    """
     rng = np.random.default_rng(5)
-    points, clients = rng.integers(0, 6, (30, 1)).astype(float), rng.integers(0, 4, 30)
-    losses, weights = rng.standard_normal(30), rng.uniform(1, 9, 30)
-    dummies = np.concatenate([np.eye(6)[points[:, 0].astype(int)], np.eye(4)[clients]], axis=1)
+    points, clients = rng.integers(0, 6, (40, 1)).astype(float), rng.integers(0, 4, 40)
+    losses, weights = rng.standard_normal(40), rng.uniform(1, 9, 40)
+    turns = rng.integers(0, every, 40)
+    part = every * clients + turns
+    dummies = [np.eye(n)[which] for n, which in ((6, points[:, 0].astype(int)), (4, clients))]
+    dummies = np.concatenate([*dummies, np.eye(4 * every)[part]], axis=1)
     root = np.sqrt(weights)[:, None]
-    solved = np.linalg.lstsq(root * dummies, root[:, 0] * losses, rcond=None)[0][6:]
-    expected = solved - np.average(solved[clients], weights=weights)
-    ours = offsets(points, losses, weights, clients)
-    np.testing.assert_allclose(ours, expected[clients], atol=1e-10)
+    mean = np.bincount(part, weights) / np.bincount(part)
+    prior = np.concatenate([np.zeros((4 * every, 10)), np.diag(np.sqrt(mean))], axis=1)
+    system = np.concatenate([root * dummies, prior])
+    right = np.concatenate([root[:, 0] * losses, np.zeros(4 * every)])
+    solved = np.linalg.lstsq(system, right, rcond=None)[0]
+    own = solved[6:10] - np.average(solved[6:10][clients], weights=weights)
+    ours = offsets(points, losses, weights, clients, turns)
+    np.testing.assert_allclose(ours, own[clients] + solved[10:][part], atol=1e-10)
+
+
+def test_luck_is_found_out_though_nobody_else_is_asked_again():
+    """Candidate 0 was lucky at first, on the examples that all had; then it is asked alone."""
+    first = [sent(f"c{k}", range(8), [0.0, *[0.5] * 7]) for k in range(2)]
+    again = [[sent(f"c{k}", [0], [0.8], turns=[turn]) for k in range(2)] for turn in range(1, 6)]
+    state = merged(Pool(), first, *again)
+    mean = state.seen_losses[state.seen_points[:, 0] == 0].mean()
+    plain = (0.0 + 5 * 0.8) / 6
+    assert 0.3 < mean < plain  # free effects would leave it at 0.0
+    assert state.seen_turns.tolist() == [0] * 16 + [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+
+
+def test_harder_parts_are_levelled():
+    """All candidates are compared on part 0, the best four also on part 1, which is far harder."""
+    rng = np.random.default_rng(3)
+    worth = np.linspace(0, 0.4, 8)
+    hard = rng.uniform(0.3, 0.5, 3)
+    first = [sent(f"c{k}", range(8), worth) for k in range(3)]
+    second = [sent(f"c{k}", range(4), worth[:4] + hard[k], turns=[1] * 4) for k in range(3)]
+    state = merged(Pool(), first, second)
+    means = [state.seen_losses[state.seen_points[:, 0] == row].mean() for row in range(8)]
+    assert (np.diff(means) > 0).all()  # as they stand, candidate 3 would look worse than 4 to 7
+    raw = merged(Pool(level=False), first, second)
+    assert raw.seen_losses[raw.seen_points[:, 0] == 3].mean() > worth[5]
 
 
 @pytest.mark.parametrize("bayes", [Bayes(), Bayes(acquisition="thompson")], ids=["ei", "thompson"])

@@ -49,6 +49,20 @@ def test_what_is_sent(box, server):
     }
 
 
+def test_without_labels_it_answers_in_words(box, server):
+    wordy = RenderedPrompt("{text} is", (), side="text")
+    assert box([wordy], ["fine thing", "poor thing"]).texts == (("good", "bad"),)
+    sent = json.loads(server.log[-1].body)
+    assert sent["max_tokens"] == 128 and sent["temperature"] == 0
+    other = AnthropicHttp("toy", server.url, system="One word.", reply_tokens=64)
+    assert other.name != box.name and (other.most, other.written) == (64, 64)
+    several = {
+        "content": [{"type": "text", "text": " a"}, {"type": "x"}, {"type": "text", "text": "b "}]
+    }
+    assert box.said(several) == " ab "
+    assert box.said({"content": [], "stop_reason": "end_turn"}) == ""
+
+
 def test_failures_are_asked_again():
     with FaultServer(answer, evenly(0.3)) as server:
         texts = [f"fine thing {i}" for i in range(30)]

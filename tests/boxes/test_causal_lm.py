@@ -37,7 +37,7 @@ CORPUS = [
     "it was odd.. so it was.. dull.. weak..",
     "it was odd, it was terrible, it was great, it was dull. great and odd and terrible films",
 ] * 8
-ROW_WIDTH, LONGEST = 16, 48
+ROW_WIDTH, LONGEST, REPLY = 16, 48, 8
 TIGHT = {"rtol": 0, "atol": 1e-5}
 
 
@@ -85,7 +85,7 @@ def make_model(kind, folder, auto="AutoModelForCausalLM", **changes):
         "hidden_size": ROW_WIDTH,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
-        "max_position_embeddings": LONGEST,
+        "max_position_embeddings": LONGEST + REPLY,
     }
     own = {"gpt2": {}, "gemma3_text": {"head_dim": 8}}.get(kind, {"intermediate_size": 24})
     if kind != "gpt2":
@@ -104,9 +104,8 @@ def make_model(kind, folder, auto="AutoModelForCausalLM", **changes):
 
 
 def load(folder, **options):
-    return CausalLm(
-        folder, **{"dtype": "float32", "device": "cpu", "max_tokens": LONGEST, **options}
-    )
+    own = {"dtype": "float32", "device": "cpu", "max_tokens": LONGEST, "reply_tokens": REPLY}
+    return CausalLm(folder, **{**own, **options})
 
 
 class Plain:
@@ -484,8 +483,8 @@ def test_the_laws_of_a_box(box):
     check_box(box)
 
 
-def test_the_name_holds_model_precision_and_length(box, kind):
-    assert box.name.startswith(f"causal_lm:{kind}-") and box.name.endswith(":float32:48")
+def test_the_name_holds_model_precision_and_lengths(box, kind):
+    assert box.name.startswith(f"causal_lm:{kind}-") and box.name.endswith(":float32:48:8")
 
 
 @pytest.mark.parametrize("place", ["before", "after"])
@@ -543,7 +542,8 @@ def test_what_can_be_used_is_not_refused(box):
     ("options", "message"),
     [
         ({"rows": 0}, "rows must be at least 1"),
-        ({"max_tokens": LONGEST + 1}, f"takes at most {LONGEST}"),
+        ({"max_tokens": LONGEST + REPLY + 1}, f"takes at most {LONGEST + REPLY}"),
+        ({"reply_tokens": 0}, "reply_tokens is 0"),
         ({"dtype": "float16"}, "dtype is 'float16'"),
     ],
 )

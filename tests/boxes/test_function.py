@@ -3,6 +3,7 @@ import pytest
 
 from fedbbpt.boxes.function import Function
 from fedbbpt.errors import BoxError, ConfigError
+from fedbbpt.testing.boxes import check_box
 from fedbbpt.types import RenderedPrompt
 
 PROMPTS = [RenderedPrompt(t, ("no", "yes")) for t in ("{label}", "so {label}")]
@@ -64,3 +65,44 @@ def test_scores_that_are_ragged_are_an_error():
 def test_what_is_not_callable_is_refused():
     with pytest.raises(ConfigError, match="must be callable"):
         Function(7)
+
+
+# --- words ---------------------------------------------------------------------------------------
+
+WORDY = [RenderedPrompt(t, (), "text") for t in ("Say {text}", "Repeat {text}")]
+
+
+def test_a_callable_answers_in_words():
+    calls = []
+
+    def answer(prompts, examples):
+        calls.append((len(prompts), list(examples)))
+        return [[None if x == "?" else f"{p.template[0]}{x}" for x in examples] for p in prompts]
+
+    box = Function(answer, gives=("text",))
+    reply = box([*WORDY, WORDY[0]], ["a", "?", "a"])
+    assert reply.texts == (("Sa", None, "Sa"), ("Ra", None, "Ra"), ("Sa", None, "Sa"))
+    assert reply.scores.shape == (3, 3, 0)
+    assert calls == [(1, ["a", "?"])] * 2
+    assert box.gives == {"text"}
+    check_box(Function(lambda p, x: [[f"{q.template}{len(y)}" for y in x] for q in p], "kit",
+                       gives=["text"]))  # fmt: skip
+
+
+def test_what_it_does_not_give_is_refused_before_it_is_asked():
+    box = Function(lambda p, x: 1 / 0, gives=("text",))
+    with pytest.raises(ConfigError, match="gives text and no scores, and the prompt has labels"):
+        box(PROMPTS, ["a"])
+    with pytest.raises(ConfigError, match="gives scores and no text, and the prompt has no labels"):
+        Function(lambda p, x: 1 / 0)(WORDY, ["a"])
+    for gives in ((), ("words",)):
+        with pytest.raises(ConfigError, match=r"box\.gives is \["):
+            Function(lengths, gives=gives)
+
+
+@pytest.mark.parametrize(
+    "said", ["ab", ["ab"], [["a"]], [["a", 1]], [["a", "b"], ["a", "b"]], None, [None], 3]
+)
+def test_texts_of_another_shape_are_an_error(said):
+    with pytest.raises(BoxError, match=r"function:odd returned a .* that is not 1 x 2 texts"):
+        Function(lambda p, x: said, "odd", gives=("text",))(WORDY[:1], ["x", "y"])

@@ -81,6 +81,41 @@ def test_the_same_atoms_and_the_same_bits(box, gateways):
         np.testing.assert_array_equal(far((), texts).embeddings, box((), texts).embeddings)
 
 
+WORDY = RenderedPrompt("So {text} .", (), "text")
+
+
+@pytest.mark.parametrize("box", ["causal"], indirect=True)
+def test_words_come_through_as_they_are(box, gateways, tmp_path):
+    """Sealed here and there alike: one row for both, and a gateway's ledger tells nothing."""
+    far = GatewayHttp(gateways(box, ledger=str(tmp_path / "ledger.sqlite")))
+    texts = [*cases_for(box)[0].examples, "dull"]
+    assert far([WORDY], texts).texts == box([WORDY], texts).texts
+    atoms = far.split([WORDY], texts).atoms
+    rows = [each.evaluate(atoms, range(len(atoms))) for each in (box, far)]
+    assert [r.tobytes() for r in rows[0]] == [r.tobytes() for r in rows[1]]
+    kept = b"".join(file.read_bytes() for file in tmp_path.glob("ledger.sqlite*"))
+    said = [text for text in box([WORDY], texts).texts[0] if len(text) > 8]
+    assert said and all(text.encode() not in kept for text in (*texts, *said) if len(text) > 8)
+
+
+def test_words_that_are_no_answer_and_a_box_without_words(gateways):
+    said = {"a": "A", "b": "", "c": None}
+    box = Function(lambda p, x: [[said[one] for one in x]], gives=("scores", "text"))
+    far = GatewayHttp(gateways(box))
+    assert far([WORDY], ["a", "b", "c", "a"]).texts == (("A", "", None, "A"),)
+    said["c"] = "C"  # no answer was not kept
+    assert far([WORDY], ["c", "a"]).texts == (("C", "A"),)
+    gateways.stop()
+    url = gateways(Function(Pixels()))
+    far = GatewayHttp(url)
+    for ask in (lambda: far.prepare(WORDY), lambda: far([WORDY], ["a"])):
+        with pytest.raises(ConfigError, match="gives scores and no text"):
+            ask()
+    far.gives |= {"text"}  # a client that does not know it is told so
+    with pytest.raises(ConfigError, match="gives scores and no text"):
+        far([WORDY], ["a"])
+
+
 @pytest.mark.parametrize("box", ["masked", "pairs"], indirect=True)
 def test_it_keeps_the_laws_of_a_box(box, gateways):
     check_box(GatewayHttp(gateways(box)))

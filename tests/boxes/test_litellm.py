@@ -40,6 +40,8 @@ def test_scores_and_failures(monkeypatch):
         reply = box([PROMPT], [f"thing {i}" for i in range(12)])
         np.testing.assert_allclose(np.exp(reply.scores[0]), [[1 / 3, 2 / 3]] * 12, atol=1e-6)
         assert server.requests > 12
+        wordy = RenderedPrompt("{text} is", (), side="text")
+        assert box([wordy], ["thing"]).texts == (("good",),)
         monkeypatch.setenv("LITELLM_TEST_KEY", "sk-wrong")
         with pytest.raises(BoxError, match=r"\$LITELLM_TEST_KEY") as caught:
             Litellm("openai/toy", server.url, key_env="LITELLM_TEST_KEY")([PROMPT], ["x"])

@@ -8,10 +8,10 @@ import pytest
 from scipy.special import log_softmax
 
 from fedbbpt import api
+from fedbbpt.black_box import Wrapper
 from fedbbpt.boxes.masked_lm import MaskedLm
 from fedbbpt.errors import ConfigError
 from fedbbpt.prompts.soft import Soft
-from fedbbpt.protocols import Wrapper
 from fedbbpt.testing.boxes import check_box, check_names
 from fedbbpt.testing.prompts import check_prompt, check_start
 from fedbbpt.testing.toys import MemoryStore

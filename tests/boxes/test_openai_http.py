@@ -13,7 +13,9 @@ from fedbbpt.boxes._wire import Again
 from fedbbpt.boxes.openai_http import OpenaiHttp
 from fedbbpt.errors import BoxError, BudgetSpent, ConfigError
 from fedbbpt.testing import _fault_http
+from fedbbpt.testing.boxes import Case, check_names
 from fedbbpt.testing.faults import TRANSIENT, FaultServer, evenly
+from fedbbpt.testing.simulated_llm import SimulatedLlm
 from fedbbpt.till import Caps, Tills
 from fedbbpt.types import NO_LABEL, RenderedPrompt
 
@@ -102,6 +104,108 @@ def test_options_need_a_probability_each():
     for shares in ({"good": 1.0}, {"good": math.nan, "bad": 0.1}, {"good": 0, "bad": 0}):
         with pytest.raises(Again):
             by_option(LABELS, shares)
+
+
+# --- words ---------------------------------------------------------------------------------------
+
+WORDY = RenderedPrompt("Review: {text}\nSum it up:", (), side="text")
+
+
+def test_a_prompt_without_labels_is_answered_in_words():
+    instructions = ("Write the first letter of the word.", "Add the two numbers.")
+    prompts = [RenderedPrompt(f"{i}\n\nInput: {{text}}\nOutput:", (), "text") for i in instructions]
+    inputs = ["cat", "horse", "12 7", "cat"]
+    with SimulatedLlm(embedding="ngrams") as model:
+        asked = OpenaiHttp(model.url, model.name, key_env="", deadline=20.0)
+        assert asked.gives == {"scores", "text"}
+        reply = asked(prompts, inputs)
+        want = tuple(tuple(model.mind.follow(i, x) for x in inputs) for i in instructions)
+        assert model.counts == {"follow": 6}
+    assert reply.texts == want and {"c", "h", "19"} <= {text for row in want for text in row}
+    assert reply.scores.shape == (2, 4, 0)
+
+
+@pytest.mark.parametrize(("options", "most"), [({}, 128), ({"reply_tokens": 5}, 5)])
+def test_what_is_sent_for_words(server, options, most):
+    asked = box(server, **options)
+    assert json.loads(asked.request(WORDY, "fine").body) == {
+        "model": "toy",
+        "messages": [{"role": "user", "content": "Review: fine\nSum it up:"}],
+        "max_tokens": most,
+        "temperature": 0,
+    }
+    sent = json.loads(box(server, api="completions", **options).request(WORDY, "fine").body)
+    assert sent == {
+        "model": "toy",
+        "prompt": "Review: fine\nSum it up:",
+        "max_tokens": most,
+        "temperature": 0,
+    }
+    over = box(server, extra={"temperature": 0.5, "max_completion_tokens": 9}, **options)
+    assert json.loads(over.request(WORDY, "fine").body)["temperature"] == 0.5
+    assert (
+        json.loads(box(server, scores="labels", **options).request(PROMPT, "fine").body)[
+            "max_tokens"
+        ]
+        == {128: 16, 5: 5}[most]
+    )
+
+
+@pytest.mark.parametrize(
+    ("api", "choice", "text"),
+    [
+        ("chat", {"message": {"content": " as it came\n"}}, " as it came\n"),
+        ("chat", {"message": {"content": None, "refusal": "I will not."}}, "I will not."),
+        ("chat", {"message": {"content": "", "refusal": None}}, ""),
+        ("chat", {"message": {"content": None}}, ""),
+        ("completions", {"text": " as it came\n"}, " as it came\n"),
+        ("completions", {"text": ""}, ""),
+    ],
+)
+def test_a_refusal_or_nothing_is_an_answer_too(server, monkeypatch, api, choice, text):
+    usage = {"prompt_tokens": 3, "completion_tokens": 1}
+    reply = {"choices": [choice], "usage": usage}
+    monkeypatch.setattr(_fault_http, "reply", lambda asked, picks: reply)
+    books = Books(Caps())
+    asked = box(server, api=api).billed(books.tills.open("a", 0, False))
+    assert asked([WORDY], TEXTS[:1]).texts == ((text,),) and server.requests == 1
+    assert [receipt.named for receipt in books.receipts] == [True] and len(books.rows) == 1
+
+
+@pytest.mark.parametrize("choice", [{}, {"message": {}}, {"message": {"content": ["a", "part"]}}])
+def test_a_reply_of_another_shape_is_no_answer(server, monkeypatch, choice):
+    reply = {"choices": [choice], "usage": {"prompt_tokens": 3, "completion_tokens": 1}}
+    monkeypatch.setattr(_fault_http, "reply", lambda asked, picks: reply)
+    with pytest.raises(BoxError, match="a reply of another shape"):
+        box(server, deadline=0.3)([WORDY], TEXTS[:1])
+
+
+def test_words_survive_every_failure():
+    faults = {kind: 0.05 for kind in ("503", "429", "timeout", "reset", "cut-json", "not-json")}
+    with FaultServer(answer, {k: v for k, v in faults.items() if k in TRANSIENT}) as server:
+        texts = [f"more {i}" for i in range(60)]
+        (said,) = box(server, timeout=0.3)([WORDY], texts).texts
+        assert server.requests > 60
+    told = [answer(WORDY.template.replace("{text}", text)) for text in texts]
+    assert list(said) == [max(row, key=row.get) for row in told]
+
+
+def test_words_are_another_question_than_labels(server):
+    (named,), (wordy,) = (box(server).split([p], TEXTS[:1]).atoms for p in (PROMPT, WORDY))
+    assert named.key != wordy.key
+    case = Case((WORDY,), tuple(TEXTS))
+    for options in ({"reply_tokens": 64}, {"system": "x"}, {"extra": {"stop": ["."]}}):
+        check_names(box(server), box(server, **options), case)
+    check_names(box(server, scores="labels"), box(server, scores="labels", reply_tokens=17), case)
+
+
+def test_typed_choices_give_no_words(server):
+    typed = box(server, api="systemone")
+    assert typed.gives == {"scores"}
+    for ask in (lambda: typed.prepare(WORDY), lambda: typed([WORDY], TEXTS)):
+        with pytest.raises(ConfigError, match="gives scores and no text, and the prompt has no"):
+            ask()
+    assert server.requests == 0
 
 
 # --- requests ------------------------------------------------------------------------------------
@@ -230,6 +334,8 @@ def test_an_unknown_model_lists_what_there_is(server):
         ({"deadline": 0.0}, "box.deadline is 0"),
         ({"max_concurrency": 0}, "max_concurrency is 0"),
         ({"requests_per_minute": 0.5}, "requests_per_minute is 0.5"),
+        ({"reply_tokens": -1}, "box.reply_tokens is -1"),
+        ({"top_logprobs": -1}, "box.top_logprobs is -1"),
         ({"prices": {"input": 1.0}}, "must give input and output"),
         ({"prices": {"input": -1.0, "output": 0.0}}, "not below 0"),
     ],
@@ -284,3 +390,17 @@ def test_a_cap_holds_under_concurrency(server, cap):
     assert 0 < spent <= limit and len(books.receipts) == server.requests
     if cap.startswith("client"):  # another client still has its own
         asked.billed(books.tills.open("b", 0, True))([PROMPT], TEXTS[:1])
+
+
+def test_a_cap_keeps_back_what_an_answer_in_words_may_take(server):
+    asked = box(server)
+    size = len(asked.request(WORDY, TEXTS[0]).body)
+    for tokens in (size + 127, size + 128):
+        tills = Books(Caps(tokens=tokens)).tills
+        paid = asked.billed(tills.open("a", 0, True))
+        if tokens < size + 128:
+            with pytest.raises(BudgetSpent, match=r"budget\.tokens"):
+                paid([WORDY], TEXTS[:1])
+            assert server.requests == 0
+        else:
+            assert paid([WORDY], TEXTS[:1]).texts

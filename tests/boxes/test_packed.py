@@ -5,7 +5,7 @@ import pytest
 
 from fedbbpt.boxes._dual_form import Dual
 from fedbbpt.boxes._forms import Pairs, Prompted
-from fedbbpt.boxes._packed import pack, pack_arrays, pack_prompt, unpack
+from fedbbpt.boxes._packed import pack, pack_arrays, pack_prompt, pack_rows, unpack, unpack_rows
 from fedbbpt.errors import ConfigError
 from fedbbpt.testing._pictures import PICTURES, Shade
 from fedbbpt.types import RenderedPrompt
@@ -75,3 +75,14 @@ def test_a_box_of_pictures_is_sent_no_prompted_text():
     atoms = [sender.example(text, "a text")]
     with pytest.raises(ConfigError, match="none that this box can answer"):
         unpack(Dual("box", 10.0, 4, True), pack(sender, atoms, [0]))
+
+
+@pytest.mark.parametrize("count", [0, 1, 6])
+def test_rows_of_numbers_and_of_bytes_come_out_as_they_were(count):
+    words = [np.frombuffer(bytes(range(200, 216 + n)), np.uint8) for n in range(2)]
+    rows = [np.array([1.5, -2.0]), words[0], np.array([np.nan]), words[1], np.zeros(3), words[0]]
+    for some in (rows[:count], words[:count], rows[::2][:count]):
+        got = unpack_rows(pack_rows(some))
+        assert [(row.dtype, row.tobytes()) for row in got] == [
+            (row.dtype, row.tobytes()) for row in some
+        ]

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -42,7 +43,7 @@ class Server(ThreadingHTTPServer):
     def complete(self, body):
         allowed = {"model", "prompt", "prompt_embeds", "max_tokens", "temperature", "logprobs",
                    "logprob_token_ids", "return_tokens_as_token_ids"}  # fmt: skip
-        assert set(body) <= allowed and body["max_tokens"] == 1 and body["logprobs"] >= 1
+        assert set(body) <= allowed and body["temperature"] == 0
         if body.get("prompt_embeds"):
             assert body["prompt"] is None
             raw = io.BytesIO(base64.b64decode(body["prompt_embeds"]))
@@ -52,12 +53,28 @@ class Server(ThreadingHTTPServer):
             if isinstance(ids, str):
                 ids = self.tokenizer(ids)["input_ids"]
             given = {"input_ids": torch.tensor([ids])}
+        prompted = next(iter(given.values())).shape[1]
+        if "logprobs" not in body:
+            assert "logprob_token_ids" not in body
+            return self.goes_on(given, prompted, body["max_tokens"])
+        assert body["max_tokens"] == 1 and body["logprobs"] >= 1
         with self.lock, torch.inference_mode():
             scores = self.model(**given).logits[0, -1].log_softmax(-1)
         tops = {f"token_id:{one}": float(scores[one]) for one in body["logprob_token_ids"]}
         logprobs = {"tokens": ["token_id:0"], "token_logprobs": [0.0], "top_logprobs": [tops]}
-        used = {"prompt_tokens": next(iter(given.values())).shape[1], "completion_tokens": 1}
+        used = {"prompt_tokens": prompted, "completion_tokens": 1}
         return {"choices": [{"index": 0, "text": "x", "logprobs": logprobs}], "usage": used}
+
+    def goes_on(self, given, prompted, most):
+        with self.lock, torch.inference_mode():
+            mask = torch.ones(1, prompted, dtype=torch.long)
+            ids = self.model.generate(
+                **given, attention_mask=mask, do_sample=False, max_new_tokens=most
+            )[0]
+        new = ids[prompted if "input_ids" in given else 0 :]
+        text = self.tokenizer.decode(new, skip_special_tokens=True)
+        used = {"prompt_tokens": prompted, "completion_tokens": len(new)}
+        return {"choices": [{"index": 0, "text": text, "logprobs": None}], "usage": used}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -97,7 +114,8 @@ def server(folder):
 
 
 def box(server, **options):
-    return VllmHttp(f"http://127.0.0.1:{server.server_port}/v1", "tiny", deadline=20.0, **options)
+    options = {"deadline": 20.0, "reply_tokens": 8} | options
+    return VllmHttp(f"http://127.0.0.1:{server.server_port}/v1", "tiny", **options)
 
 
 def prompt(**options):
@@ -137,6 +155,22 @@ def test_scores_are_those_of_the_same_model_here(server, folder, which):
     reply = box(server, vocabulary=folder, max_tokens=48)([asked], TEXTS)
     for text, row in zip(TEXTS, reply.scores[0], strict=True):
         np.testing.assert_allclose(row, first_tokens(folder, asked, text), atol=1e-5)
+
+
+@pytest.mark.parametrize("which", range(5))
+def test_words_are_those_of_the_same_model_here(server, folder, which):
+    """Text, tokens and soft prompts; the server is sent what it is sent for labels."""
+    from fedbbpt.boxes.causal_lm import CausalLm
+
+    asked = replace(prompts(folder)[which], labels=())
+    here = CausalLm(folder, dtype="float32", device="cpu", max_tokens=48, reply_tokens=8)
+    there = box(server, vocabulary=folder, max_tokens=48)
+    # The server leaves a text's first space to the tokenizer, as vLLM does.
+    said = [text.lstrip(" ") for text in here([asked], TEXTS).texts[0]]
+    assert [text.lstrip(" ") for text in there([asked], TEXTS).texts[0]] == said
+    _, body = server.log[-1]
+    assert body["max_tokens"] == 8 and "logprobs" not in body
+    assert box(server, reply_tokens=9).name != box(server).name
 
 
 def test_text_needs_no_vocabulary(server, folder):

@@ -12,6 +12,7 @@ from fedbbpt import artefact
 from fedbbpt.config import resolve
 from fedbbpt.record import write_json
 from fedbbpt.testing.faults import FaultServer
+from fedbbpt.testing.simulated_llm import SimulatedLlm
 from fedbbpt.types import RenderedPrompt
 
 TEXT_SIDE = {"prompt.side": "text", "prompt.template": "It was {text} ."}
@@ -229,3 +230,50 @@ def test_a_paid_model_answers_through_failures_and_the_bill_is_shown(cli, paid, 
     count, tokens, usd = re.search(r"billed +(\d+) requests, (\d+) tokens, \$(\d+)", told).groups()
     assert 60 <= int(count) <= server.requests and tokens == usd and int(tokens) >= 60 * 4
     assert server.requests > 60 and "sk-secret" not in said + told
+
+
+# --- answers in words ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def instructed(tmp_path):
+    """The directory of a run that found an instruction for a simulated chat model."""
+    pytest.importorskip("httpx2")
+    with SimulatedLlm(embedding="ngrams") as model:
+        path = tmp_path / "run"
+        path.mkdir()
+        form = "{instruction}\n\nInput: {text}\nOutput:"
+        said = "Break the input into its letters, with spaces between them."
+        tree = {
+            "task": "generate",
+            "metric": "contains",
+            "data": {"train": "train.csv"},
+            "box": {"kind": "openai_http", "url": model.url, "model": model.name},
+            "prompt": {"instruction": "Do it.", "template": form},
+            "method": {"name": "fedinstruct"},
+        }
+        (path / "config.toml").write_text(resolve(tree, path).toml(), encoding="utf-8")
+        prompt = RenderedPrompt(form.replace("{instruction}", said), (), "text")
+        facts = {"text": [said], "classes": [], "box": f"openai_http:{model.name}"}
+        artefact.save(path / "prompt", prompt, np.zeros(1), facts)
+        write_json(path / "result.json", {})
+        yield path
+
+
+@pytest.mark.parametrize("column", ["input", "text"])
+def test_words_are_written_as_they_were_said(cli, instructed, tmp_path, column):
+    source = tmp_path / "in.csv"
+    source.write_text(f"id,{column}\n1,cat\n2,house\n")
+    code, said, told = cli("predict", instructed, "--input", source)
+    assert code == 0 and "2 texts answered by openai_http:simulated" in told
+    assert list(read(said)[0]) == ["id", column, "prediction"]  # and no probability
+    assert [row["prediction"] for row in read(said)] == ["c a t", "h o u s e"]
+
+
+def test_a_file_of_instruction_induction_is_read_as_in_training(cli, instructed, tmp_path):
+    source, target = tmp_path / "task.json", tmp_path / "said.jsonl"
+    pairs = {"1": {"input": "cat", "output": "c a t"}, "2": {"input": "dog", "output": "d o g"}}
+    source.write_text(json.dumps({"metadata": {}, "examples": pairs}))
+    assert cli("predict", instructed, "--input", source, "--output", target)[0] == 0
+    found = [json.loads(line) for line in target.read_text().splitlines()]
+    assert found == [{"input": x, "prediction": y} for x, y in (("cat", "c a t"), ("dog", "d o g"))]

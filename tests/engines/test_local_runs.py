@@ -27,11 +27,17 @@ kit = load_kit()
 
 
 def federated_search(name):
-    """Whether a preset declares a search on texts that clients do together; all are the default."""
+    """Whether a preset declares a search on texts that clients do together; all are the default.
+    Those for instructions are run in tests/test_instruct_runs.py.
+    """
     preset = tomllib.loads((files("fedbbpt.methods") / f"{name}.toml").read_text("utf-8"))
-    declared, side = preset.get("method", {}), preset.get("prompt", {}).get("side", "label")
+    declared, prompt = preset.get("method", {}), preset.get("prompt", {})
     kind, clients = declared.get("kind", "search"), declared.get("clients", "all")
-    return (kind, clients) == ("search", "all") and side != "image"
+    ours = prompt.get("side") == "image" or prompt.get("kind") == "instruction"
+    below = declared.get("base")
+    return (kind, clients, ours) == ("search", "all", False) and (
+        below is None or federated_search(below)
+    )
 
 
 SEARCHES = [name for name in presets() if federated_search(name)]

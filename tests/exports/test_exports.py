@@ -16,6 +16,7 @@ LOCAL = {"kind": "dual_encoder"}
 LABELS = ("terrible", "so great")
 TEMPLATE = 'Review: "{text}"\n\nIt was ünd so\\on \n'
 TEXT = RenderedPrompt(TEMPLATE, LABELS, "text")
+WORDS = RenderedPrompt("Write the plural.\n\n\nInput: {text}\nOutput: \n\n", (), "text")
 SOFT = RenderedPrompt("{text} it was", LABELS, "text", soft=(np.ones((2, 3), np.float32),))
 
 
@@ -54,6 +55,22 @@ def test_a_state_of_dspy(ended):
     assert signature["fields"][1]["description"] == "one of: terrible, so great"
 
 
+def test_a_prompt_without_labels_is_exported_alone(ended):
+    run = ended(API, WORDS, classes=())
+    assert content(export(run, "text")).decode() == f"{WORDS.template}\n"
+    form, box = content(export(run, "openai")), run.box()
+    assert "logprobs" not in json.loads(form) and json.loads(form)["max_tokens"] == box.written
+    for text in ("plain", *SAMPLES):
+        assert filled(form, text) == box.request(WORDS, text).body
+    written = export(run, "dspy")
+    signature = json.loads(content(written))["signature"]
+    assert WORDS.template in signature["instructions"] and "byte for byte" in written.draft.tested
+    assert signature["fields"] == [
+        {"prefix": "Text:", "description": "${text}"},
+        {"prefix": "Answer:", "description": "${answer}"},
+    ]
+
+
 def test_an_export_goes_where_it_is_told(ended, tmp_path):
     run, out = ended(LOCAL, TEXT), tmp_path / "new" / "p.txt"
     assert export(run, "text", out).path == out and out.is_file()
@@ -63,6 +80,7 @@ def test_an_export_goes_where_it_is_told(ended, tmp_path):
 # --- what would be wrong is not written ---------------------------------------------------------
 
 
+@pytest.mark.parametrize("prompt", [TEXT, WORDS], ids=["labels", "words"])
 @pytest.mark.parametrize(
     ("to", "broken", "said"),
     [
@@ -71,13 +89,13 @@ def test_an_export_goes_where_it_is_told(ended, tmp_path):
         ("dspy", "fedbbpt.exports.dspy._read", "not the one tuned"),
     ],
 )
-def test_a_failed_self_test_is_loud(ended, monkeypatch, to, broken, said):
+def test_a_failed_self_test_is_loud(ended, monkeypatch, prompt, to, broken, said):
     wrong = {
         "text": lambda *_: [TEMPLATE.strip()],
         "openai": lambda form, text: form.replace(b"{text}", text.encode()),
         "dspy": lambda _: RenderedPrompt(TEMPLATE, LABELS[::-1], "text"),
     }
-    run = ended(API, TEXT)
+    run = ended(API, prompt, classes=("bad", "good")[: len(prompt.labels)])
     monkeypatch.setattr(broken, wrong[to])
     with pytest.raises(ExportError, match=said):
         export(run, to)
@@ -103,6 +121,8 @@ REFUSED = {
     "label side": (LOCAL, RenderedPrompt("It was {label}", LABELS), "dspy", "label side"),
     "comma": (LOCAL, RenderedPrompt("{text}", ("a, b", "c"), "text"), "dspy", "commas"),
     "words as adapter": (LOCAL, TEXT, "peft", "this one is text"),
+    "instruction as adapter": (API, WORDS, "peft", "this one is text; use --to text"),
+    "words of its own as request": (LOCAL, WORDS, "openai", "'dual_encoder' sends no requests"),
     "encoder as adapter": (LOCAL, SOFT, "peft", "'dual_encoder'"),
     "moved as adapter": ({"kind": "causal_lm", "model": "x"}, SOFT, "peft", "'insert'"),
 }

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from scipy.optimize import approx_fprime
+from scipy.spatial.distance import cdist
 
 from fedbbpt.maths.gp import Matern, condition, observe
-from fedbbpt.maths.gp_coupled import Coupled, fit_coupled
+from fedbbpt.maths.gp_coupled import Coupled, _likelihood, aligned, fit_coupled
 
 RNG = np.random.default_rng(0)
 LATENT, SCORES = RNG.uniform(-1, 1, (12, 10)), RNG.integers(0, 2, (12, 20)).astype(float)
@@ -80,3 +82,32 @@ def test_fitted_scores_tell_more_than_the_latent_points():
     shuffled, much = fit_coupled(seen, rng.permutation(scores), rng=rng)
     misaligned = condition(shuffled, seen, much).log_likelihood()
     assert posterior.log_likelihood() > misaligned + 10
+
+
+@pytest.mark.parametrize("residual", [0.0, 0.4, 1.0])
+def test_the_fit_climbs_the_likelihood_of_the_process(residual):
+    """Value and gradient beside the process itself and differences of it, with repeats."""
+    rng = np.random.default_rng(3)
+    latent, scores = LATENT[:8, :3], SCORES[:8, :5]
+    every = np.concatenate([latent, latent[:5]])
+    seen = observe(every, rng.standard_normal(13), rng.uniform(1, 3, 13))
+    near, alike = cdist(seen.points, seen.points), cdist(scores, scores)
+    for theta in 0.7 * rng.standard_normal((3, 4)):
+
+        def value(theta):
+            return _likelihood(theta, seen, near, alike, residual)[0]
+
+        one, two, three, noise = np.exp(theta)
+        kernel = Coupled(seen.points, scores, one, np.array([two]), np.array([three]), residual)
+        whole = condition(kernel, seen, noise).log_likelihood() - seen.log_weights
+        assert value(theta) == pytest.approx(-whole, abs=1e-8)
+        slope = _likelihood(theta, seen, near, alike, residual)[1]
+        np.testing.assert_allclose(slope, approx_fprime(theta, value, 1e-7), atol=1e-4)
+
+
+def test_gaps_are_filled_by_what_the_point_and_the_group_say():
+    nan = np.nan
+    scores = np.array([[0.1, 0.5, nan], [0.3, nan, nan], [0.5, 0.9, nan]])
+    whole = aligned(scores, np.array([0.3, 0.4, 0.7]))
+    # The second group lies .2 above the means; nobody was scored on the third.
+    np.testing.assert_allclose(whole, [[0.1, 0.5], [0.3, 0.6], [0.5, 0.9]])

@@ -268,7 +268,7 @@ def test_a_server_repeats_the_search_from_losses_alone(options):
     state, _ = Mean().merge(state, updates(spsa, state, [1, 2, 4], 3), {})
     job, losses = Job("search", 1, 4, 0, parts.broadcast(state)), []
 
-    def box(step, points):
+    def box(step, points, turns):
         answers = bowl(points)
         answers[step] = np.nan
         losses.append(answers)

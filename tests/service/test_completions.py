@@ -147,5 +147,5 @@ def test_boxes_without_text_and_models_that_are_not_there(client, masked):
     with pytest.raises(openai.NotFoundError, match=f"there is '{box.name}'"):
         client(box).completions.create(model="gpt-4", prompt="a {mask}")
     toy = Function(lambda prompts, examples: None)
-    with pytest.raises(openai.BadRequestError, match="gives scores, not text"):
+    with pytest.raises(openai.BadRequestError, match="is no language model"):
         client(toy).completions.create(model=toy.name, prompt="a")

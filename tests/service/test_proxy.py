@@ -11,11 +11,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from fedbbpt import artefact
+from fedbbpt.boxes._openai import PATHS
+from fedbbpt.boxes.openai_http import OpenaiHttp
 from fedbbpt.cli.main import main
 from fedbbpt.config import resolve
 from fedbbpt.finished import open_run
 from fedbbpt.record import write_json
 from fedbbpt.rundir import CONFIG, RESULT
+from fedbbpt.service._around import around
 from fedbbpt.types import RenderedPrompt
 
 openai = pytest.importorskip("openai")
@@ -302,6 +305,17 @@ def test_a_key_is_asked_for_where_one_is_set(upstream, completions):
         with pytest.raises(openai.AuthenticationError, match="missing or wrong"):
             ask(completions.client("sk-guessed"))
     assert len(upstream.seen) == before
+
+
+@pytest.mark.parametrize("api", ["chat", "completions"])
+def test_an_instruction_stands_around_the_caller_s_text(api):
+    box = OpenaiHttp("http://127.0.0.1:9/v1", "toy", api=api, system="Be brief." * (api == "chat"))
+    prompt = RenderedPrompt("Write the plural.\n\nInput: {text}\nOutput:", (), "text")
+    bare = {"chat": {"messages": [user(TEXT)]}, "completions": {"prompt": TEXT}}[api]
+    sent = around(box, prompt, PATHS[api], json.dumps({"model": "toy", **bare}).encode())
+    assert json.loads(sent) == json.loads(box.request(prompt, TEXT).body)
+    longer = around(box, prompt, PATHS[api], json.dumps({**bare, "max_tokens": 900}).encode())
+    assert json.loads(longer) == {**json.loads(sent), "max_tokens": 900}
 
 
 # --- what is refused before anything is served ---------------------------------------------------

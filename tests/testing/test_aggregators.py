@@ -23,6 +23,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
 OPTIMIZERS: dict[str, list[dict[str, Any]]] = {
     # 300 observations without a process in between; tests/aggregators/test_pool.py has it.
     "bayes": [{"batch": 1, "initial": 300}],
+    "bandit": [{"batch": 2}],
     "cmaes": [{"popsize": 5}, {"popsize": 5, "covariance": "full"}],
 }
 

@@ -11,10 +11,19 @@ import numpy as np
 import pytest
 
 from fedbbpt import registry
+from fedbbpt.black_box import AtomicBox, Wrapper
 from fedbbpt.boxes.dual_encoder import DualEncoder
-from fedbbpt.protocols import AtomicBox, Wrapper
-from fedbbpt.testing.boxes import LAWS, Case, cases_for, check_box, check_names
+from fedbbpt.testing.boxes import (
+    LAWS,
+    WORD_LAWS,
+    Case,
+    cases_for,
+    check_box,
+    check_names,
+    word_cases_for,
+)
 from fedbbpt.testing.faults import FaultServer
+from fedbbpt.testing.simulated_llm import SimulatedLlm
 from fedbbpt.testing.toys import CountingBox, ToyEncoder, ToyVocabulary, toy_box
 from fedbbpt.types import Atom, Grid, Reply, digest
 
@@ -36,11 +45,40 @@ MADE: dict[str, Callable[[pytest.FixtureRequest], AtomicBox]] = {
 }
 
 
-def over_the_wire(request, kind, model):
+# And these in words, beside the registered ones that give text.
+WORDY: dict[str, Callable[[pytest.FixtureRequest], AtomicBox]] = {
+    "function": lambda _: wordy_toy(),
+    "completions": lambda r: over_the_wire(r, "openai_http", "toy", api="completions"),
+    "labels": lambda r: over_the_wire(r, "openai_http", "toy", scores="labels"),
+    "simulated": lambda r: r.getfixturevalue("simulated"),
+    "gateway of a function": lambda r: gateway_http(r.getfixturevalue("gateways")(wordy_toy())),
+    "gateway of a model": lambda r: gateway_http(
+        r.getfixturevalue("gateways")(r.getfixturevalue("causal_lm"))
+    ),
+    "gateway of a server": lambda r: gateway_http(
+        r.getfixturevalue("gateways")(over_the_wire(r, "openai_http", "toy"))
+    ),
+}
+
+
+def wordy_toy():
+    """Says what it was told, backwards."""
+
+    def answer(prompts, examples):
+        told = [prompt.keys[0].hex()[:6] for prompt in prompts]
+        return [[f" {n} {example[::-1]}\n" for example in examples] for n in told]
+
+    vocabulary = ToyVocabulary()
+    return registry.find("boxes", "function")(
+        answer, "wordy", sides=("text",), vocabulary=vocabulary, gives=("text",)
+    )
+
+
+def over_the_wire(request, kind, model, **options):
     if kind == "litellm":
         pytest.importorskip("litellm")
     url = request.getfixturevalue("fault_server").url
-    return registry.find("boxes", kind)(url=url, model=model, key_env="", deadline=20.0)
+    return registry.find("boxes", kind)(url=url, model=model, key_env="", deadline=20.0, **options)
 
 
 def gateway_http(url):
@@ -69,6 +107,12 @@ def fault_server():
 
     with FaultServer(answer) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def simulated():
+    with SimulatedLlm(embedding="ngrams") as model:
+        yield registry.find("boxes", "openai_http")(model.url, model.name, key_env="")
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +169,25 @@ def box(request):
 def test_registered(box, law):
     for case in cases_for(box):
         law(box, case)
+
+
+@pytest.mark.parametrize("law", WORD_LAWS, ids=lambda law: law.__name__)
+def test_registered_in_words(box, law):
+    cases = word_cases_for(box)
+    assert bool(cases) == ("text" in box.gives)
+    for case in cases:
+        law(box, case)
+
+
+@pytest.mark.parametrize("make", WORDY.values(), ids=WORDY)
+def test_in_words(request, make):
+    box = make(request)
+    cases = word_cases_for(box)
+    for case in cases:
+        for law in WORD_LAWS:
+            law(box, case)
+    kinds = {case.prompts[0].kind for case in cases}
+    assert kinds == box.accepts and all(not p.labels for case in cases for p in case.prompts)
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
@@ -268,6 +331,78 @@ def test_the_kit_catches(broken, sentence):
     box = broken()
     with pytest.raises(AssertionError, match=sentence):
         check_box(box)
+
+
+class Wordy(Wrapper):
+    """A box of words to be spoilt in one place."""
+
+    def __init__(self):
+        super().__init__(wordy_toy())
+
+    def evaluate(self, atoms, wanted):
+        return self.inner.evaluate(atoms, wanted)
+
+
+class Mute(Wordy):
+    def evaluate(self, atoms, wanted):
+        return [np.full(1, np.nan) for _ in wanted]
+
+
+class Open(Wordy):
+    """Its rows are the plain bytes, which a ledger would keep."""
+
+    def split(self, prompts, examples):
+        grid = self.inner.split(prompts, examples)
+        keys = [[self.form_key(p, x) for x in examples] for p in prompts]
+
+        def assemble(rows):
+            row = {
+                atom.key: bytes(r.astype(np.uint8))
+                for atom, r in zip(grid.atoms, rows, strict=True)
+            }
+            texts = tuple(tuple(row[key].decode() for key in some) for some in keys)
+            return Reply(np.zeros((len(prompts), len(examples), 0)), texts=texts)
+
+        return Grid(grid.atoms, assemble)
+
+    def form_key(self, prompt, example):
+        return self.inner.split([prompt], [example]).atoms[0].key
+
+    def evaluate(self, atoms, wanted):
+        return [np.frombuffer(atoms[i].data[1].encode(), np.uint8) / 1.0 for i in wanted]
+
+
+class Chatty(Wordy):
+    """Says something else each time that a question comes with others."""
+
+    def __call__(self, prompts, examples):
+        reply = self.inner(prompts, examples)
+        if not reply.texts:
+            return reply
+        more = tuple(tuple(f"{t}{i}" for i, t in enumerate(row)) for row in reply.texts)
+        return replace(reply, texts=more)
+
+
+class Scores(Wordy):
+    """Names labels that it was not given."""
+
+    def __call__(self, prompts, examples):
+        return replace(super().__call__(prompts, examples), scores=np.zeros((3, 4, 2)))
+
+
+@pytest.mark.parametrize(
+    ("broken", "sentence"),
+    [
+        (Mute, "an answer is no text"),
+        (Open, r"a row of words is \[dtype\('float64'\)\]; it must be sealed"),
+        (Chatty, "another order gave other texts"),
+        (Scores, r"scores have shape \(3, 4, 2\), not \(3, 4, 0\)"),
+    ],
+)
+def test_the_kit_catches_in_words(broken, sentence):
+    check_box(Wordy())
+    with pytest.raises(AssertionError, match=sentence):
+        check_box(broken())
 
 
 # --- the toys themselves -------------------------------------------------------------------------

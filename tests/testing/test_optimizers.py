@@ -10,13 +10,17 @@ from fedbbpt import registry
 from fedbbpt.arrays import Array
 from fedbbpt.optimizers.bayes import Bayes
 from fedbbpt.optimizers.es import Es, EsState
-from fedbbpt.testing.optimizers import LAWS, check_optimizer, small_spaces, start
+from fedbbpt.testing.optimizers import LAWS, check_optimizer, small_spaces, space_of
 from fedbbpt.types import Space
 
 # An optimiser that is not named here is tried with its defaults.
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "es": [{}, {"shaping": "rank"}, {"decay": 0.01, "pairs": 1, "lr": 0.3}],
-    "bayes": [{}, {"acquisition": "thompson", "ard": True, "lengthscale": "gamma"}],
+    "bayes": [
+        {},
+        {"acquisition": "thompson", "ard": True, "lengthscale": "gamma"},
+        {"kernel": "coupled", "repeats": True, "tolerance": 0.01},
+    ],
     "cmaes": [
         {},
         {"covariance": "full", "popsize": 5},
@@ -140,9 +144,19 @@ class Twice(Bayes):
         return super().ask(state, rng)[[0, 1, 2, 0]]
 
 
-class StartsAtZero(Bayes):
+class StartsElsewhereInAPool(Bayes):
     def best(self, state):
-        return super().best(state) if len(state.new_points) else np.zeros(state.pool.shape[1:])
+        return super().best(state) if len(state.new_points) else state.pool[1]
+
+
+class PlansAnew(Bayes):
+    def plan(self, state, rng):
+        return super().plan(state._replace(next_points=state.next_points[:0]), rng)
+
+
+class TurnsOfItsOwn(Bayes):
+    def turns(self, state, points):
+        return np.full(len(points), len(state.new_points))
 
 
 @pytest.mark.parametrize(
@@ -150,17 +164,14 @@ class StartsAtZero(Bayes):
     [
         (OffThePool, "none of the 40 of the pool|not distinct rows"),
         (Twice, "not distinct rows"),
-        (StartsAtZero, "not at the zero point or first row"),
+        (StartsElsewhereInAPool, "not at the zero point"),
+        (PlansAnew, "made anew"),
+        (TurnsOfItsOwn, "at a client"),
     ],
 )
 def test_the_kit_catches_in_a_pool(broken, sentence):
     with pytest.raises((AssertionError, ValueError), match=sentence):
-        check_optimizer(broken(), Space("pool", (4,)))
-
-
-def test_a_state_over_a_pool_has_one():
-    with pytest.raises(AssertionError, match="needs the field pool"):
-        start(Es(), Space("pool", (4,)))
+        check_optimizer(broken(), space_of("pool", (4,)))
 
 
 def test_check_optimizer_tries_everything():

@@ -8,6 +8,7 @@ import pytest
 
 from fedbbpt import registry
 from fedbbpt.prompts._look import Look
+from fedbbpt.prompts.instruction import Instruction
 from fedbbpt.prompts.soft import Soft
 from fedbbpt.prompts.tokens import Tokens
 from fedbbpt.testing.boxes import EXAMPLES, TEMPLATES, WORDS
@@ -27,8 +28,9 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"form": "frame", "width": 4, "waves": 0},
         {"form": "coordinator", "eps": 1.0},
     ],
+    "instruction": [{"labels": ()}, {"labels": WORDS}],
 }
-SIDES = {"visual": [("image", False)]}
+SIDES = {"visual": [("image", False)], "instruction": [("text", False)]}
 CASES = [
     pytest.param(name, options, side, per_class, id=f"{name}-{number}-{side}-{per_class}")
     for name in registry.names("prompts")
@@ -36,6 +38,7 @@ CASES = [
     for side, per_class in SIDES.get(name, [("label", False), ("label", True), ("text", False)])
 ]
 SEEN = (12, 18)
+POOL = ("Say it.", "Sing it.", "Spell it.")
 
 
 class Eye:
@@ -47,6 +50,9 @@ class Eye:
 def make(name, options, side, per_class):
     if options.get("form") == "coordinator":
         pytest.importorskip("torch")
+    if name == "instruction":
+        own = Instruction("{instruction} {text}", instruction=POOL[0], **options)
+        return own.grown(POOL, np.array([[0.0, 0.0], [1.0, 2.0], [3.0, 4.0]]))
     return registry.make(
         "prompts",
         name,
@@ -120,6 +126,14 @@ class Centres(Broken):
         return super().render(points - points.mean(axis=0))
 
 
+class Starts(Instruction):
+    """Keeps the user's own instruction elsewhere than at zero."""
+
+    def __init__(self, per_class=False):
+        super().__init__("{instruction} {text}", (), POOL[0])
+        self._take(POOL, np.array([[1.0], [0.0], [2.0]]))
+
+
 class Rounds(Broken):
     def render(self, points):
         return super().render(np.zeros_like(points))
@@ -182,6 +196,7 @@ class Spreads(Broken):
         (Nowhere, "tokens stand 'above' the template"),
         (Mumbles, "2 texts were read"),
         (Lingers, "changes with the array"),
+        (Starts, "is not the zero point"),
     ],
 )
 def test_the_kit_catches(broken, sentence):

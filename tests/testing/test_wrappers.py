@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from fedbbpt import registry
+from fedbbpt.black_box import Wrapper
 from fedbbpt.errors import BoxError
-from fedbbpt.protocols import Wrapper
 from fedbbpt.testing.toys import toy_box
 from fedbbpt.testing.wrappers import LAWS, STANDARD, check_wrapper, stacks
 

@@ -2,8 +2,8 @@ import threading
 
 import pytest
 
+from fedbbpt.black_box import Wrapper
 from fedbbpt.errors import BoxError
-from fedbbpt.protocols import Wrapper
 from fedbbpt.testing.boxes import cases_for
 from fedbbpt.testing.toys import toy_box
 from fedbbpt.wrappers import timed as module

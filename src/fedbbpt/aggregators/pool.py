@@ -1,7 +1,7 @@
 """All clients' observations in one pool: the server's Gaussian process sees what each was told.
 
-For searches whose state is a set of observations (bayes). Averaging their points would make no
-sense: the loss is a wild function of them, and what all clients know of it together is the sum.
+For searches whose state is a set of observations (bayes, bandit). Averaging their points would
+make no sense: the loss is a wild function of them, and what all clients know of it is the sum.
 """
 
 from __future__ import annotations
@@ -23,37 +23,37 @@ class Pool(Aggregator):
     """Appends what clients send: candidates, mean losses, and how many examples are behind them.
 
     Attributes:
-        level: examples of one client may be harder than another's whatever the prompt. In every
-            merge these differences are estimated anew, by least squares over all candidates that
-            several clients answered, and taken off, weighted so that the mean loss of a candidate
-            that all answered stays what it is. Without it they pass for noise, which hides the
-            differences between candidates, and a candidate that only some answered looks as good
-            as their examples are easy.
+        level: some examples are harder than others whatever the prompt: one client's, and in one
+            turn those of one part. In every merge these differences are estimated anew, by least
+            squares over all candidates that were tried on them, and taken off, weighted so that
+            the mean loss of a candidate that all answered stays what it is. Without it they pass
+            for noise, which hides the differences between candidates, and a candidate that only
+            some answered looks as good as their examples are easy.
     """
 
     level: bool = True
 
-    reads = ("new_points", "new_losses", "answered")
-    needs = ("seen_points", "seen_losses", "seen_weights", *reads)
+    reads = ("new_points", "new_losses", "new_turns", "answered")
+    needs = ("seen_points", "seen_losses", "seen_weights", "seen_turns", "seen_clients", *reads)
 
     def init(self, state: Any) -> Arrays:
-        """Of each observation in the state: its loss as it was sent, and a word for its client."""
-        nobody = np.zeros(len(state.seen_losses), np.uint64)
-        return {"losses": np.array(state.seen_losses, np.float64), "clients": nobody}
+        """Of each observation in the state: its loss as it was sent."""
+        return {"losses": np.array(state.seen_losses, np.float64)}
 
     def merge(self, state: Any, updates: Sequence[Update], memory: Arrays) -> tuple[Any, Arrays]:
         """The broadcast with this round's observations behind the others, clients by name.
 
         Args:
-            state: with ``seen_points`` (n, w), ``seen_losses`` (n,) and ``seen_weights`` (n,).
-            updates: ``arrays`` holds ``new_points`` (m, w), ``new_losses`` (m,) and ``answered``
-                (m,); a loss without an answer gets weight 0, any other the client's.
+            state: with ``seen_points`` (n, w) and what else is known of each, (n,). What was
+                planned is dropped.
+            updates: ``arrays`` holds ``new_points`` (m, w), ``new_losses``, ``new_turns`` and
+                ``answered`` (m,); a loss without an answer gets weight 0, any other the client's.
             memory: as made by :meth:`init`.
         """
         if not updates:
             return state, memory
         ordered = sorted(updates, key=lambda update: update.client)
-        points, losses, answered = (
+        points, losses, turns, answered = (
             np.concatenate([update.arrays[name] for update in ordered]) for name in self.reads
         )
         sizes = [len(update.arrays["answered"]) for update in ordered]
@@ -62,51 +62,64 @@ class Pool(Aggregator):
         merged = state._replace(
             seen_points=np.concatenate([state.seen_points, points]),
             seen_weights=np.concatenate([state.seen_weights, weights]),
+            seen_turns=np.concatenate([state.seen_turns, turns]),
+            seen_clients=np.concatenate([state.seen_clients, np.repeat(names, sizes)]),
+            next_points=state.next_points[:0],
+            next_turns=state.next_turns[:0],
         )
-        memory = {
-            "losses": np.concatenate([memory["losses"], np.where(answered, losses, 0.0)]),
-            "clients": np.concatenate([memory["clients"], np.repeat(names, sizes)]),
-        }
-        return merged._replace(seen_losses=self._levelled(merged, memory)), memory
+        raw = np.concatenate([memory["losses"], np.where(answered, losses, 0.0)])
+        return merged._replace(seen_losses=self._levelled(merged, raw)), {"losses": raw}
 
-    def _levelled(self, state: Any, memory: Arrays) -> Array:
-        losses = memory["losses"]
+    def _levelled(self, state: Any, losses: Array) -> Array:
         if not self.level:
             return losses
-        _, clients = np.unique(memory["clients"], return_inverse=True)
-        off = offsets(state.seen_points, losses, state.seen_weights, clients.reshape(-1))
+        _, clients = np.unique(state.seen_clients, return_inverse=True)
+        known = state.seen_points, losses, state.seen_weights, clients.reshape(-1)
+        off = offsets(*known, state.seen_turns)
         return np.where(state.seen_weights > 0, losses - off, 0.0)
 
 
-def offsets(points: Array, losses: Array, weights: Array, clients: Array) -> Array:
-    """By how much each client's losses lie above those of the others on the same candidates.
+def offsets(points: Array, losses: Array, weights: Array, clients: Array, turns: Array) -> Array:
+    """By how much the losses of one client's part of examples lie above those on other ones.
 
-    The model is loss = candidate + client + noise. What cannot be told stays 0: of a client that
-    shares no candidate with another, and the mean over clients, weighted as their losses are.
+    The model is loss = candidate + client + part + noise, with a part's own effect as uncertain as
+    the noise of one observation on it (a random effect: Henderson, *Biometrics* 1975). Were it
+    left free, as a client's is, then a part on which a single candidate was tried would explain
+    away whatever that candidate did there, and its luck on the parts before could never be found
+    out. What cannot be told stays 0: of a client that shares no candidate with another, and the
+    mean over clients, weighted as their losses are.
 
     Args:
         points: (n, w); ``losses``: (n,); ``weights``: (n,), 0 for no answer.
         clients: (n,) numbers of the clients, 0 to m - 1.
+        turns: (n,) which part of its examples.
 
     Returns:
-        (n,) the offset of each observation's client.
+        (n,) the offset of each observation.
     """
-    kept = np.flatnonzero(weights > 0)
-    every = int(clients.max()) + 1 if len(clients) else 0
-    sizes = np.bincount(clients, weights, every)
-    if np.count_nonzero(sizes) < 2:
-        return np.zeros(len(losses))
+    off, kept = np.zeros(len(losses)), np.flatnonzero(weights > 0)
+    own, clients = weights[kept], clients[kept]
+    _, client = np.unique(clients, return_inverse=True)
+    _, part = np.unique(np.stack([clients, turns[kept]], axis=1), axis=0, return_inverse=True)
+    client, part = client.reshape(-1), part.reshape(-1)
+    if not len(kept) or not part.max():
+        return off
     _, group = np.unique(points[kept], axis=0, return_inverse=True)
-    group, own = group.reshape(-1), weights[kept]
-    total = np.bincount(group, own)
+    group = group.reshape(-1)
+    members = np.concatenate([np.eye(client.max() + 1)[client], np.eye(part.max() + 1)[part]], 1)
     # Weighted least squares within candidates: both sides less their candidate's mean.
-    members = np.eye(every)[clients[kept]]
-    shares = np.zeros((len(total), every))
-    np.add.at(shares, (group, clients[kept]), own / total[group])
+    total, root = np.bincount(group, own), np.sqrt(own)[:, None]
+    shares = np.zeros((len(total), members.shape[1]))
+    np.add.at(shares, group, members * (own / total[group])[:, None])
     target = losses[kept] - (np.bincount(group, own * losses[kept]) / total)[group]
-    root = np.sqrt(own)
-    # The shortest solution in units of 1 / sqrt(size) has a weighted mean of 0.
-    unit = 1 / np.sqrt(np.where(sizes > 0, sizes, 1.0))
-    system = root[:, None] * (members - shares[group]) * unit
-    solved = np.linalg.lstsq(system, root * target, rcond=1e-10)[0] * unit
-    return np.asarray(solved[clients])
+    # The shortest solution in units of 1 / sqrt(size) has a weighted mean of 0 over clients.
+    sizes = own @ members
+    unit = 1 / np.sqrt(sizes)
+    system = root * (members - shares[group]) * unit
+    normal, clients_only = system.T @ system, np.arange(len(sizes)) <= client.max()
+    # A part's prior: weight of one observation.
+    count = members.sum(axis=0)
+    normal[np.diag_indices_from(normal)] += np.where(clients_only, 0.0, 1 / count)
+    solved = np.linalg.lstsq(normal, system.T @ (root[:, 0] * target), rcond=1e-10)[0] * unit
+    off[kept] = members @ solved
+    return off

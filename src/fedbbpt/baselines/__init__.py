@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
 from fedbbpt.arrays import Arrays
-from fedbbpt.protocols import AtomicBox
+from fedbbpt.black_box import AtomicBox
 from fedbbpt.round import Phase
 from fedbbpt.types import RenderedPrompt, Update
 
@@ -37,8 +37,8 @@ class Baseline(ABC):
         needs: what the box must give besides scores, of {"embeddings", "text", "gradients"}.
         prompt: the kind of prompt that it starts at, with that kind's own options; the config's
             are those of a search.
-        numbers: it also works where labels are numbers and not classes; ``pictures``: where
-            examples are pictures and not texts.
+        numbers: it also works where labels are numbers and not classes; ``words``: where answers
+            are words; ``pictures``: where examples are pictures and not texts.
         everyone: what is fitted differs from client to client, so that where the test examples
             belong to no site, every client is scored on all of them.
         evaluate: the phase that scores the starting prompt and, second, what was fitted.
@@ -47,6 +47,7 @@ class Baseline(ABC):
     needs: ClassVar[frozenset[str]] = frozenset()
     prompt: ClassVar[str] = "manual"
     numbers: ClassVar[bool] = True
+    words: ClassVar[bool] = False
     pictures: ClassVar[bool] = True
     everyone: ClassVar[bool] = False
     evaluate: ClassVar[str]

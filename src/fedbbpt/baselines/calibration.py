@@ -12,12 +12,12 @@ import numpy as np
 
 from fedbbpt.arrays import Array, Arrays
 from fedbbpt.baselines import Baseline, Exchange
+from fedbbpt.black_box import BlackBox
 from fedbbpt.errors import BoxError
 from fedbbpt.maths.softmax import log_softmax
 from fedbbpt.phases import PHASES, compare
-from fedbbpt.protocols import BlackBox
 from fedbbpt.round import Client, Parts, Phase, zero
-from fedbbpt.types import Job
+from fedbbpt.types import Job, Reply
 
 FREE = ("N/A", "-", "...")
 """Inputs without content, nobody's data. The paper's other two are the empty text, which not every
@@ -66,4 +66,4 @@ def _evaluate(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Ar
     start = parts.prompt.render(job.arrays["points"])
     scores = box(start, client.test.inputs).scores[:1]
     both = [scores, calibrated(scores, job.arrays["prior"])]
-    return compare(parts, client, np.concatenate(both))
+    return compare(parts, client, Reply(np.concatenate(both)))

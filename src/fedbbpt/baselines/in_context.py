@@ -15,9 +15,9 @@ import numpy as np
 from fedbbpt.arrays import Arrays
 from fedbbpt.baselines import Baseline, Exchange
 from fedbbpt.baselines._template import GAPS, MASK, mask_in
+from fedbbpt.black_box import AtomicBox, BlackBox
 from fedbbpt.errors import ConfigError
 from fedbbpt.phases import PHASES, compare
-from fedbbpt.protocols import AtomicBox, BlackBox
 from fedbbpt.random import stream
 from fedbbpt.round import Client, Parts, Phase, zero
 from fedbbpt.types import Batch, Job, RenderedPrompt
@@ -116,7 +116,7 @@ class InContext(Baseline):
     ) -> tuple[Arrays, float]:
         start = parts.prompt.render(job.arrays["points"])[0]
         mine, _ = self.prompted(start, client, job.seed, box)
-        return compare(parts, client, box([start, mine], client.test.inputs).scores)
+        return compare(parts, client, box([start, mine], client.test.inputs))
 
 
 def _in_front(

@@ -11,10 +11,10 @@ import numpy as np
 
 from fedbbpt.arrays import Arrays
 from fedbbpt.baselines import Baseline, Exchange
+from fedbbpt.black_box import BlackBox
 from fedbbpt.counting import FINAL, agree
 from fedbbpt.errors import ConfigError
 from fedbbpt.phases import PHASES, compare
-from fedbbpt.protocols import BlackBox
 from fedbbpt.round import Client, Parts, Phase
 from fedbbpt.types import Job
 
@@ -27,7 +27,7 @@ def evaluate(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arr
         reply = box([start, counted], client.test.inputs)
     except ConfigError:
         reply = box([counted, counted], client.test.inputs)
-    return compare(parts, client, reply.scores)
+    return compare(parts, client, reply)
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ import numpy as np
 
 from fedbbpt.arrays import Array, Arrays
 from fedbbpt.baselines import Baseline, Exchange
+from fedbbpt.black_box import BlackBox
 from fedbbpt.maths.merge import weighted_mean
 from fedbbpt.maths.softmax import log_softmax
 from fedbbpt.phases import PHASES, compare
-from fedbbpt.protocols import BlackBox
 from fedbbpt.round import Client, Parts, Phase
-from fedbbpt.types import Batch, Job
+from fedbbpt.types import Batch, Job, Reply
 
 
 def gradient(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arrays, float]:
@@ -44,7 +44,7 @@ def evaluate(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arr
     """Test sums of the starting prompt and of the probe."""
     prompted = box(parts.prompt.render(job.arrays["points"]), client.test.inputs).scores
     scores = _scores(job.arrays["weights"], _features(box, client.test))
-    return compare(parts, client, np.concatenate([prompted, scores]))
+    return compare(parts, client, Reply(np.concatenate([prompted, scores])))
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ import numpy as np
 
 from fedbbpt.arrays import Array, Arrays
 from fedbbpt.baselines import Baseline, Exchange
+from fedbbpt.black_box import AtomicBox, BlackBox
 from fedbbpt.errors import ConfigError
 from fedbbpt.maths.choose import choose
 from fedbbpt.maths.merge import weighted_mean
 from fedbbpt.phases import PHASES, compare, held_back
-from fedbbpt.protocols import AtomicBox, BlackBox
 from fedbbpt.round import Client, Parts, Phase, zero
 from fedbbpt.types import Job, RenderedPrompt
 
@@ -126,4 +126,4 @@ def _select(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arra
 def _evaluate(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arrays, float]:
     start = parts.prompt.render(job.arrays["points"])[0]
     prompts = [start, moved(start, job.arrays["soft"][0])]
-    return compare(parts, client, box(prompts, client.test.inputs).scores)
+    return compare(parts, client, box(prompts, client.test.inputs))

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from fedbbpt.arrays import Arrays
 from fedbbpt.baselines import Baseline, Exchange
 from fedbbpt.baselines._template import GAPS, mask_in
+from fedbbpt.black_box import AtomicBox, BlackBox
 from fedbbpt.errors import ConfigError
 from fedbbpt.phases import PHASES, compare
-from fedbbpt.protocols import AtomicBox, BlackBox
 from fedbbpt.round import Client, Parts, Phase
 from fedbbpt.senses import Vocabulary
 from fedbbpt.types import Job, RenderedPrompt
@@ -27,6 +27,7 @@ class ZeroShot(Baseline):
 
     template: str = "bare"
 
+    words = True
     evaluate = "zero_shot"
 
     @property
@@ -68,4 +69,4 @@ class ZeroShot(Baseline):
     ) -> tuple[Arrays, float]:
         start = parts.prompt.render(job.arrays["points"])[0]
         both = [start, self.prompted(start, box.vocabulary)]
-        return compare(parts, client, box(both, client.test.inputs).scores)
+        return compare(parts, client, box(both, client.test.inputs))

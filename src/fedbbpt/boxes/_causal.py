@@ -71,6 +71,21 @@ class Words(_words.Words):
         pairs = zip(coded["input_ids"], coded["offset_mapping"], strict=True)
         return tuple(one for one, (_, end) in pairs if end > 1)
 
+    def said(self, before: int, new: Sequence[int]) -> str:
+        """The text of new tokens behind another, -1 if that has none; special ones say nothing."""
+
+        def text(ids: Sequence[int]) -> str:
+            return str(
+                self._tokenizer.decode(
+                    list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+                )
+            )
+
+        # With what stands before it, since a tokenizer may keep a text's first space to itself.
+        front = [before] if before >= 0 else []
+        whole = text([*front, *new])
+        return whole.removeprefix(text(front)) if whole.startswith(text(front)) else text(new)
+
 
 class Network(Pretrained):
     """A causal language model that goes on where it left off.
@@ -78,6 +93,7 @@ class Network(Pretrained):
     Attributes:
         window: over how many tokens its cache answers as a run of the whole text does; 0 for a
             network without such a cache.
+        ends: tokens at which it says that a text ends.
     """
 
     def __init__(self, model: str, dtype: str, device: str, threads: int) -> None:
@@ -94,11 +110,15 @@ class Network(Pretrained):
                 "what it makes of a token changes with the tokens behind it"
             )
         self.window = self._window()
+        own = getattr(self.network, "generation_config", None)
+        listed = getattr(own, "eos_token_id", None)
+        ends = [*(listed if isinstance(listed, list) else [listed]), self.tokenizer.eos_token_id]
+        self.ends = frozenset(one for one in ends if one is not None)
 
     def extend(self, rows: Sequence[Inputs], past: State | None, parents: Sequence[int]) -> State:
         """What the network remembers of rows, each behind a row of ``past``."""
         with self.torch.inference_mode():
-            given, state = self._given(rows, past, parents, True)
+            given, state = self.given(rows, past, parents, True)
             self.network.base_model(**given)
         assert state is not None
         return state
@@ -122,17 +142,17 @@ class Network(Pretrained):
         scores = [np.zeros(len(row.choices)) for row in rows]
         tails = [(r, tail) for r, tail in _tails(rows) if tail]
         with self.torch.inference_mode():
-            given, state = self._given(rests, past, parents, bool(tails and self.window))
-            lasts = self._lasts(rests, 1)
+            given, state = self.given(rests, past, parents, bool(tails and self.window))
+            lasts = self.lasts(rests, 1)
             self._add(scores, self.logits(given, lasts), _firsts(rows))
             # A label's further tokens, given those before them, go on behind the row.
             for begin in range(0, len(tails), size):
                 some = tails[begin : begin + size]
                 bare = (np.zeros(0, np.int64), None, None)
                 ends = [_joined(bare if state else rows[r].inputs, tail) for r, tail in some]
-                given, _ = self._given(ends, state, [r for r, _ in some], False)
+                given, _ = self.given(ends, state, [r for r, _ in some], False)
                 deep = max(len(tail) for _, tail in some)
-                logits = self.logits(given, self._lasts(ends, deep))
+                logits = self.logits(given, self.lasts(ends, deep))
                 self._add(scores, logits, _along(rows, some, 1))
         return scores
 
@@ -144,7 +164,7 @@ class Network(Pretrained):
         """
         torch, tails = self.torch, list(_tails(rows))
         whole = [_joined(rows[r].inputs, tail) for r, tail in tails]
-        lasts = self._lasts(whole, 1 + max(len(tail) for _, tail in tails))
+        lasts = self.lasts(whole, 1 + max(len(tail) for _, tail in tails))
         wanted = torch.tensor(targets, device=self.device)
         scale = torch.tensor(shares, dtype=torch.float32, device=self.device)
 
@@ -161,20 +181,29 @@ class Network(Pretrained):
             summed[r] += slope[: len(summed[r])]
         return total, summed
 
-    def _given(
-        self, rows: Sequence[Inputs], past: State | None, parents: Sequence[int], keep: bool
+    def given(
+        self,
+        rows: Sequence[Inputs],
+        past: State | None,
+        parents: Sequence[int] | None,
+        keep: bool,
     ) -> tuple[dict[str, Any], State | None]:
-        """Arguments of the network, and the state that it will fill if there is one."""
+        """Arguments of the network, and the state that it will fill if there is one.
+
+        Without ``parents`` each row goes on behind its own, in place: the past is then over.
+        """
         given = self.batch(rows)
         mask, cache = given["attention_mask"], None
         if past is not None:
-            index = self.torch.tensor(list(parents), device=self.device)
-            # Shallow copies: the rows go into new tensors, and the past stays as it is.
-            cache = copy.copy(past.cache)
-            cache.layers = [copy.copy(layer) for layer in past.cache.layers]
-            cache.batch_select_indices(index)
-            width = mask.shape[1]
-            mask = self.torch.cat([past.mask[index], mask], 1)
+            width, cache, before = mask.shape[1], past.cache, past.mask
+            if parents is not None:
+                index = self.torch.tensor(list(parents), device=self.device)
+                # Shallow copies: the rows go into new tensors, and the past stays as it is.
+                cache = copy.copy(cache)
+                cache.layers = [copy.copy(layer) for layer in cache.layers]
+                cache.batch_select_indices(index)
+                before = before[index]
+            mask = self.torch.cat([before, mask], 1)
             given["attention_mask"] = mask
             # Padding between the parts takes no position.
             given["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -width:]
@@ -184,7 +213,7 @@ class Network(Pretrained):
         given |= {"past_key_values": cache} if cache is not None else {}
         return given, None if cache is None else State(cache, mask)
 
-    def _lasts(self, rows: Sequence[Inputs], count: int) -> Any:
+    def lasts(self, rows: Sequence[Inputs], count: int) -> Any:
         """(R, count) positions of the last tokens of rows that are padded behind."""
         ends = self.torch.tensor([[len(ids)] for ids, _, _ in rows], device=self.device)
         back = self.torch.arange(count, 0, -1, device=self.device)

@@ -13,8 +13,10 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from fedbbpt.arrays import Array
+from fedbbpt.boxes._written import bytes_of, unseal
+from fedbbpt.errors import ConfigError
 from fedbbpt.maths.softmax import log_softmax
-from fedbbpt.types import Atom, Grid, Picture, RenderedPrompt, Reply, digest, distinct
+from fedbbpt.types import Atom, Grid, RenderedPrompt, Reply, digest, distinct
 
 LABEL_GAP, TEXT_GAP, PICTURE = "{label}", "{text}", "picture"
 Shares = Callable[[tuple[str, ...]], Array]
@@ -61,6 +63,30 @@ class Form(ABC):
     def content(self, atom: Atom) -> Content:
         """What an atom of this form asks."""
 
+    def reply(
+        self,
+        prompts: Sequence[RenderedPrompt],
+        count: int,
+        atoms: Sequence[Atom],
+        rows: Sequence[Array],
+        asked: Sequence[Atom],
+    ) -> Reply:
+        """Rows as scores, or opened where the prompts have no labels.
+
+        Args:
+            prompts: K prompts.
+            count: B.
+            atoms, rows: what was evaluated.
+            asked: K x B atoms, each a prompt and an example.
+        """
+        shape = (len(prompts), count, len(prompts[0].labels) if prompts else 0)
+        if not prompts or prompts[0].labels:
+            return Reply(rows_of(atoms, rows, asked).reshape(shape))
+        row = _by_key(atoms, rows)
+        said = [unseal(row[a.key], self.name, *a.data) for a in asked]
+        texts = tuple(tuple(said[k * count : (k + 1) * count]) for k in range(len(prompts)))
+        return Reply(np.zeros(shape), texts=texts)
+
     def takes(self, content: Content) -> bool:
         """Whether there is an atom that asks this: here, a text within a prompt."""
         inside = content.prompt is not None and content.label < 0
@@ -72,7 +98,9 @@ class Form(ABC):
 
 
 class Pairs(Form):
-    """One prompted example of any kind is one atom and has a row (C,) of scores."""
+    """One prompted example of any kind is one atom and has a row (C,) of scores, or its answer in
+    words, sealed.
+    """
 
     kind = "pairs"
 
@@ -83,14 +111,13 @@ class Pairs(Form):
         """One atom for each distinct pair of prompt and example."""
         pairs = [self.atom(Content(p, -1, x)) for p in prompts for x in examples]
         atoms = distinct(pairs)
-        shape = (len(prompts), len(examples), len(prompts[0].labels) if prompts else 0)
-        return Grid(atoms, lambda rows: Reply(rows_of(atoms, rows, pairs).reshape(shape)))
+        return Grid(atoms, lambda rows: self.reply(prompts, len(examples), atoms, rows, pairs))
 
     def atom(self, content: Content) -> Atom:
         """A pair."""
         prompt, example = content.prompt, content.example
         assert prompt is not None
-        key = digest(self.name, *prompt.keys, *prompt.labels, _bytes(example))
+        key = digest(self.name, *prompt.keys, *prompt.labels, bytes_of(example))
         return Atom(key, (prompt, example))
 
     def content(self, atom: Atom) -> Content:
@@ -107,7 +134,8 @@ class Pairs(Form):
 
 
 class Prompted(Form):
-    """One prompted text is one atom; its row holds (C,) log-probabilities over a vocabulary.
+    """One prompted text is one atom; its row holds (C,) log-probabilities over a vocabulary, or its
+    answer in words, sealed.
 
     Args:
         name: the box's.
@@ -127,14 +155,14 @@ class Prompted(Form):
         """Atoms: each distinct prompted example."""
         asked = [self.atom(Content(p, -1, text)) for p in prompts for text in examples]
         atoms = distinct(asked)
-        shape = (len(prompts), len(examples), len(prompts[0].labels) if prompts else 0)
 
         def assemble(rows: Sequence[Array]) -> Reply:
-            scores = rows_of(atoms, rows, asked).reshape(shape)
+            reply = self.reply(prompts, len(examples), atoms, rows, asked)
+            scores = reply.scores
             if scores.size and self.shares is not None:
                 shares = np.array([self.shares(prompt.labels) for prompt in prompts])
                 scores = scores * shares[:, None]
-            return Reply(log_softmax(scores) if scores.size else scores)
+            return Reply(log_softmax(scores)) if scores.size else reply
 
         return Grid(atoms, assemble)
 
@@ -152,14 +180,34 @@ class Prompted(Form):
 
 def rows_of(atoms: Sequence[Atom], rows: Sequence[Array], asked: Sequence[Atom]) -> Array:
     """Rows of the asked atoms, float64."""
-    row = {atom.key: r for atom, r in zip(atoms, rows, strict=True)}
+    row = _by_key(atoms, rows)
     return np.array([row[atom.key] for atom in asked], np.float64)
 
 
-def _bytes(example: Any) -> bytes:
-    if isinstance(example, Picture):
-        return example.key
-    if isinstance(example, np.ndarray):
-        shape = f"{example.dtype.str}{example.shape}"
-        return bytes(shape.encode() + example.tobytes())
-    return repr(example).encode()
+def _by_key(atoms: Sequence[Atom], rows: Sequence[Array]) -> dict[bytes, Array]:
+    return {atom.key: row for atom, row in zip(atoms, rows, strict=True)}
+
+
+def check_asked(name: str, gives: frozenset[str], prompts: Sequence[RenderedPrompt]) -> None:
+    """Refuse what a box does not give, and a grid that asks for labels and for words.
+
+    Raises:
+        ConfigError: either.
+    """
+    # Of pictures a prompt without labels asks for what the model itself says of them.
+    wordy = {not prompt.labels for prompt in prompts if prompt.side != "image"}
+    if len(wordy) > 1:
+        raise ConfigError(
+            "some prompts of a grid have labels and others have none; a grid asks for labels or "
+            "for words, so all of its prompts must have some or none"
+        )
+    if True in wordy and "text" not in gives:
+        raise ConfigError(
+            f"{name} gives {', '.join(sorted(gives))} and no text, and the prompt has no labels; "
+            "an answer in words needs a box that gives text"
+        )
+    if False in wordy and "scores" not in gives:
+        raise ConfigError(
+            f"{name} gives {', '.join(sorted(gives))} and no scores, and the prompt has labels; "
+            "leave them out to ask for an answer in words"
+        )

@@ -2,7 +2,8 @@
 
 One prompted example is one request. Scores are log-probabilities of the label words as the next
 token where the server gives them; where it does not, the label that its reply names. A label
-that is not among the listed tokens is bounded by the least likely of them.
+that is not among the listed tokens is bounded by the least likely of them. A prompt without labels
+is answered in words, and no log-probabilities are asked for.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, ClassVar, Literal
 
 from fedbbpt.boxes._choices import Read, by_name, by_option, by_probability
 from fedbbpt.boxes._limits import Limiter
-from fedbbpt.boxes._remote import Remote, Usage, filled, price_of
+from fedbbpt.boxes._remote import Remote, Usage, filled, price_of, sizes_of, text_of
 from fedbbpt.boxes._wire import Request, Wire, bearer
 from fedbbpt.errors import BoxError, ConfigError
 from fedbbpt.types import RenderedPrompt, digest
@@ -36,7 +37,7 @@ class OpenaiApi(Remote):
         key_env: str = "OPENAI_API_KEY",
         system: str = "",
         top_logprobs: int = 0,
-        reply_tokens: int = 16,
+        reply_tokens: int = 0,
         extra: dict[str, Any] | None = None,
         max_concurrency: int = 16,
         requests_per_minute: float = 0,
@@ -47,23 +48,27 @@ class OpenaiApi(Remote):
     ) -> None:
         if scores == "labels" and api == "systemone":
             raise ConfigError("box.scores = 'labels' is not for box.api = 'systemone'")
-        if top_logprobs < 0 or reply_tokens < 1:
-            raise ConfigError(
-                f"box.top_logprobs is {top_logprobs} and box.reply_tokens {reply_tokens}; they "
-                "must be at least 0 and 1"
-            )
+        if top_logprobs < 0:
+            raise ConfigError(f"box.top_logprobs is {top_logprobs}; it must be at least 0")
         self.model, self.api, self.system = model, api, system
         self.worded = scores == "labels"
         self.tops = top_logprobs or (20 if api == "chat" else 5)
         self.extra = dict(extra or {})
-        self.most = {True: reply_tokens, False: 0 if api == "systemone" else 1}[self.worded]
+        naming, self.written = sizes_of(reply_tokens)
+        self.most = naming if self.worded else 1
+        asked: list[Any] = []
+        if api == "systemone":
+            self.most, self.gives = 0, frozenset({"scores"})
+        else:
+            asked.append(self._body("\0", ()))
         self.price = price_of(prices, model)
         self.priced = self.price is not None
         limiter = Limiter(requests_per_minute or None, tokens_per_minute or None)
         self.wire = self.way(url, key_env, bearer, deadline, timeout, max_concurrency, limiter)
         self._gives = threading.Event()  # common to the copies of all accounts
-        asked = json.dumps([self._body("\0", ("\1",)), self.wire.url], sort_keys=True)
-        self.name = f"{self.kind}:{model}:{api}:{digest(asked).hex()[:12]}"
+        asked += [self._body("\0", ("\1",)), self.wire.url]
+        mark = digest(json.dumps(asked, sort_keys=True)).hex()[:12]
+        self.name = f"{self.kind}:{model}:{api}:{mark}"
 
     def request(self, prompt: RenderedPrompt, text: str) -> Request:
         """The exact bytes that ask for one prompted example."""
@@ -76,12 +81,21 @@ class OpenaiApi(Remote):
             return by_option(prompt.labels, data["answers"]["label"]["probabilities"])
         (choice,) = data["choices"]  # one was asked for
         if self.worded:
+            # Not of a refusal, which may name a label without meaning it.
             said = choice["message"]["content"] if self.api == "chat" else choice["text"]
             return by_name(prompt.labels, said or "")
         first = self._listed(choice)[0]
         if self.api == "chat":
             first = {top["token"]: top["logprob"] for top in first["top_logprobs"]}
         return by_probability(prompt.labels, first)
+
+    def said(self, data: Any) -> str:
+        """The text that a reply holds."""
+        (choice,) = data["choices"]
+        if self.api == "completions":
+            return text_of(choice["text"])
+        message = choice["message"]
+        return text_of(message["content"]) or text_of(message.get("refusal"))
 
     def usage(self, data: Any) -> Usage:
         """What the reply says it took."""
@@ -119,5 +133,5 @@ class OpenaiApi(Remote):
         else:
             body["prompt"] = content
             listing = {"logprobs": self.tops}
-        body |= {"max_tokens": self.most, "temperature": 0}
-        return body | ({} if self.worded else listing) | self.extra
+        body |= {"max_tokens": self.most if labels else self.written, "temperature": 0}
+        return body | ({} if self.worded or not labels else listing) | self.extra

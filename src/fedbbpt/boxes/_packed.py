@@ -137,16 +137,31 @@ def unpack_arrays(sent: str) -> Arrays:
 
 
 def pack_rows(rows: Sequence[Array]) -> str:
-    """Rows of any lengths, in one array: their bits are kept if they have one type."""
-    flat = np.concatenate([np.zeros(0, np.float32), *rows])
-    return pack_arrays({"rows": flat, "lengths": np.array([len(row) for row in rows], np.int64)})
+    """Rows of any lengths, in one array: their bits are kept if they have one type. Sealed words,
+    which are bytes, are in another, and their lengths are below 0.
+    """
+    sealed = [row for row in rows if row.dtype == np.uint8]
+    others = [row for row in rows if row.dtype != np.uint8]
+    arrays = {"rows": np.concatenate([np.zeros(0, np.float32), *others])}
+    if sealed:
+        arrays["sealed"] = np.concatenate(sealed)
+    signs = [-1 if row.dtype == np.uint8 else 1 for row in rows]
+    lengths = [sign * len(row) for sign, row in zip(signs, rows, strict=True)]
+    return pack_arrays(arrays | {"lengths": np.array(lengths, np.int64)})
 
 
 def unpack_rows(sent: str) -> list[Array]:
     """Inverse of :func:`pack_rows`; a KeyError or ConfigError if it is not that."""
     arrays = unpack_arrays(sent)
-    ends = np.cumsum(arrays["lengths"])
-    return np.split(arrays["rows"], ends)[: len(ends)]
+    lengths = arrays["lengths"]
+    words = lengths < 0
+    rows = iter(_cut(arrays["rows"], lengths[~words]))
+    sealed = iter(_cut(arrays["sealed"], -lengths[words]) if words.any() else [])
+    return [next(sealed if length < 0 else rows) for length in lengths]
+
+
+def _cut(flat: Array, lengths: Array) -> list[Array]:
+    return np.split(flat, np.cumsum(lengths))[: len(lengths)]
 
 
 def _named(array: Array, arrays: Arrays) -> str:

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 
 from fedbbpt.arrays import Array
+from fedbbpt.black_box import AtomicBox
 from fedbbpt.boxes import _forms
 from fedbbpt.boxes._forms import TEXT_GAP as GAP
+from fedbbpt.boxes._forms import check_asked
 from fedbbpt.boxes._gradient import gather, numbered
 from fedbbpt.boxes._layout import Layout
 from fedbbpt.boxes._transformers import Inputs, Pretrained, batches, check_sizes
 from fedbbpt.boxes._words import Words
 from fedbbpt.errors import ConfigError
-from fedbbpt.protocols import AtomicBox
 from fedbbpt.types import Atom, Grid, RenderedPrompt
 
 
@@ -47,11 +48,13 @@ class Prompted(AtomicBox):
 
     def prepare(self, prompt: RenderedPrompt) -> None:
         """Refuse a template or label words of no use, and a template without room for a text."""
+        check_asked(self.name, self.gives, [prompt])
         self._check(prompt.template)
         self._laid.check_room(prompt, self._spare(prompt.labels))
 
     def split(self, prompts: Sequence[RenderedPrompt], examples: Sequence[Any]) -> Grid:
         """Atoms: each distinct prompted example."""
+        check_asked(self.name, self.gives, prompts)
         return self.form.split(prompts, examples)
 
     def gradient(

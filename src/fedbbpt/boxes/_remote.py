@@ -9,20 +9,25 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from copy import copy
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fedbbpt.arrays import Array
+from fedbbpt.black_box import AtomicBox
 from fedbbpt.boxes._choices import Read
+from fedbbpt.boxes._forms import TEXT_GAP as GAP
+from fedbbpt.boxes._forms import Pairs, check_asked
 from fedbbpt.boxes._wire import Again, Answer, Request, Wire
+from fedbbpt.boxes._written import seal
 from fedbbpt.errors import ConfigError
-from fedbbpt.protocols import AtomicBox
 from fedbbpt.storage import Hold, Till
-from fedbbpt.types import Atom, Grid, Receipt, RenderedPrompt, Reply, digest, distinct
+from fedbbpt.types import Atom, Grid, Receipt, RenderedPrompt
 
-GAP = "{text}"
+NAMING, WRITING = 16, 128
+"""Most tokens of a reply that names a label, and of one in words (as InstructZero has it)."""
 BYTES_PER_TOKEN = 3.0
 """For the limiter, which is corrected by each reply; English has four."""
 
@@ -48,16 +53,22 @@ class Price(NamedTuple):
 class Remote(AtomicBox):
     """A model behind an API that takes text and bills by the token.
 
-    A subclass says what to send (:meth:`request`) and how to read the reply (:meth:`read`).
+    A subclass says what to send (:meth:`request`) and how to read the reply (:meth:`read`, or
+    :meth:`said` where the prompt has no labels). A model that declines has answered too.
+
+    Attributes:
+        most: tokens of a reply to a prompt with labels.
+        written: tokens of a reply in words.
     """
 
     accepts = frozenset({"text"})
     sides = frozenset({"text"})
-    gives = frozenset({"scores"})
+    gives = frozenset({"scores", "text"})
     steady = True
     wire: Wire
     price: Price | None
-    most: int  # tokens of a reply
+    most: int
+    written: int
     _till: Till | None = None
 
     @abstractmethod
@@ -74,6 +85,14 @@ class Remote(AtomicBox):
         """
 
     @abstractmethod
+    def said(self, data: Any) -> str:
+        """The text that a reply holds, as it came; of a refusal what it says, if anything.
+
+        Raises:
+            LookupError, TypeError, ValueError: it is not shaped as the API says.
+        """
+
+    @abstractmethod
     def usage(self, data: Any) -> Usage:
         """What the reply says it took; raises as :meth:`read`."""
 
@@ -83,8 +102,18 @@ class Remote(AtomicBox):
         other._till = till
         return other
 
+    @cached_property
+    def form(self) -> Pairs:
+        """How its grids are split."""
+        return Pairs(self.name)
+
+    def longest(self, prompt: RenderedPrompt) -> int:
+        """Most tokens of a reply to this prompt."""
+        return self.most if prompt.labels else self.written
+
     def prepare(self, prompt: RenderedPrompt) -> None:
-        """Refuse a template without one gap for the text."""
+        """Refuse a template without one gap for the text, and words where it gives none."""
+        check_asked(self.name, self.gives, [prompt])
         if prompt.template.count(GAP) != 1:
             raise ConfigError(f"prompt.template '{prompt.template}' must hold {GAP} once")
         for gap in ("{label}", "{mask}"):
@@ -96,22 +125,11 @@ class Remote(AtomicBox):
 
     def split(self, prompts: Sequence[RenderedPrompt], examples: Sequence[Any]) -> Grid:
         """Atoms: each distinct prompted example."""
-        pairs = [
-            Atom(digest(self.name, p.keys[0], repr(p.labels), str(text)), (p, str(text)))
-            for p in prompts
-            for text in examples
-        ]
-        shape = (len(prompts), len(examples), len(prompts[0].labels) if prompts else 0)
-        atoms = distinct(pairs)
-
-        def assemble(rows: Sequence[Array]) -> Reply:
-            row = {atom.key: r for atom, r in zip(atoms, rows, strict=True)}
-            return Reply(np.array([row[a.key] for a in pairs], np.float64).reshape(shape))
-
-        return Grid(atoms, assemble)
+        check_asked(self.name, self.gives, prompts)
+        return self.form.split(prompts, [str(text) for text in examples])
 
     def evaluate(self, atoms: Sequence[Atom], wanted: Sequence[int]) -> list[Array]:
-        """(C,) scores of the wanted atoms, one request each."""
+        """(C,) scores of the wanted atoms, or their sealed answers, one request each."""
         return self.wire.each(self._one, [atoms[i] for i in wanted])
 
     # --- one request -------------------------------------------------------------------------
@@ -121,14 +139,15 @@ class Remote(AtomicBox):
             raise CancelledError
         prompt, text = atom.data
         request = self.request(prompt, text)
-        guess = int(len(request.body) / BYTES_PER_TOKEN) + self.most
+        guess = int(len(request.body) / BYTES_PER_TOKEN) + self.longest(prompt)
         return self.wire.ask(
             lambda seconds: self._try(atom, request, guess, seconds), guess, stopped
         )
 
     def _try(self, atom: Atom, request: Request, guess: int, seconds: float) -> Array:
         """One try, on the books before its reply is used."""
-        hold = self._reserve(request)
+        most = self.longest(atom.data[0])
+        hold = self._reserve(request, most)
         began, at = time.monotonic(), time.time()
         receipt = Receipt(at, 0)
         rows: dict[bytes, Array] = {}
@@ -136,8 +155,8 @@ class Remote(AtomicBox):
             answer = self.wire.post(request, seconds)
             receipt = Receipt(at, answer.status)
             self.wire.judge(answer)
-            receipt = self._bill(receipt, request, answer)
-            read = self._read(atom.data[0], answer)
+            receipt = self._bill(receipt, request, answer, most)
+            read = self._read(atom, answer)
             receipt = receipt._replace(named=read.named)
             rows[atom.key] = read.row
             self.wire.limiter.correct(receipt.prompt_tokens + receipt.completion_tokens - guess)
@@ -147,31 +166,59 @@ class Remote(AtomicBox):
             if self._till is not None:
                 self._till.settle(hold, receipt._replace(seconds=took), rows)
 
-    def _reserve(self, request: Request) -> Hold:
+    def _reserve(self, request: Request, most: int) -> Hold:
         # No token is shorter than a byte, and the body has more bytes than the texts in it.
         longest = len(request.body)
-        usd = self.price.of(longest, self.most) if self.price else 0.0
+        usd = self.price.of(longest, most) if self.price else 0.0
         if self._till is None:
-            return Hold(longest + self.most, usd)
-        return self._till.reserve(longest + self.most, usd)
+            return Hold(longest + most, usd)
+        return self._till.reserve(longest + most, usd)
 
-    def _bill(self, receipt: Receipt, request: Request, answer: Answer) -> Receipt:
+    def _bill(self, receipt: Receipt, request: Request, answer: Answer, most: int) -> Receipt:
         """With tokens and price; a reply that does not tell is taken to have used what it could."""
         try:
             prompt, completion = map(int, self.usage(answer.data))
         except (LookupError, TypeError, ValueError):
-            prompt, completion = int(len(request.body) / BYTES_PER_TOKEN), self.most
+            prompt, completion = int(len(request.body) / BYTES_PER_TOKEN), most
         usd = self.price.of(prompt, completion) if self.price else 0.0
         return receipt._replace(prompt_tokens=prompt, completion_tokens=completion, usd=usd)
 
-    def _read(self, prompt: RenderedPrompt, answer: Answer) -> Read:
+    def _read(self, atom: Atom, answer: Answer) -> Read:
+        prompt, text = atom.data
         try:
-            return self.read(prompt, answer.data)
+            if prompt.labels:
+                return self.read(prompt, answer.data)
+            return Read(seal(self.said(answer.data), self.name, prompt, text), True)
         except (LookupError, TypeError, ValueError) as error:
             raise Again(
                 f"status {answer.status} with a reply of another shape than the API's "
                 f"({type(error).__name__}: {self.wire.clean(str(error))})"
             ) from error
+
+
+def sizes_of(reply_tokens: int) -> tuple[int, int]:
+    """Most tokens of a reply that names a label and of one in words, by the option of that name.
+
+    Raises:
+        ConfigError: it is below 0.
+    """
+    if reply_tokens < 0:
+        raise ConfigError(
+            f"box.reply_tokens is {reply_tokens}; it must be at least 1, or 0 for {NAMING} where "
+            f"a label is named and {WRITING} in words"
+        )
+    return reply_tokens or NAMING, reply_tokens or WRITING
+
+
+def text_of(said: Any) -> str:
+    """A text, or nothing where the model said nothing.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if said is not None and not isinstance(said, str):
+        raise TypeError(f"a text is of type {type(said).__name__}")
+    return said or ""
 
 
 def filled(prompt: RenderedPrompt, text: str) -> str:

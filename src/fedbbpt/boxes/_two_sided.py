@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from fedbbpt.arrays import Array
+from fedbbpt.black_box import AtomicBox
 from fedbbpt.boxes._dual_form import Dual
 from fedbbpt.boxes._encoder import Vectors
 from fedbbpt.boxes._forms import LABEL_GAP, PICTURE, TEXT_GAP, Content
 from fedbbpt.boxes._gradient import gather, numbered
 from fedbbpt.boxes._transformers import Tokens, batches
 from fedbbpt.errors import ConfigError
-from fedbbpt.protocols import AtomicBox
 from fedbbpt.types import Atom, Grid, RenderedPrompt
 
 

@@ -1,4 +1,5 @@
-"""A causal language model as a black box: a text's class is the likeliest label behind it.
+"""A causal language model as a black box: a text's class is the likeliest label behind it, and
+without labels its answer is what the model itself says there.
 
 The template wraps the text and ends where the label belongs, as in "{text} It was". A class's
 score is the log-probability of its label's tokens, one or several, each given the prompted text
@@ -15,8 +16,11 @@ import numpy as np
 
 from fedbbpt.arrays import Array
 from fedbbpt.boxes._causal import Choice, Network, Row, Words
+from fedbbpt.boxes._greedy import continued
 from fedbbpt.boxes._prefixes import Walk, plan
 from fedbbpt.boxes._prompted import Prompted
+from fedbbpt.boxes._transformers import batches
+from fedbbpt.boxes._written import seal
 from fedbbpt.errors import ConfigError
 from fedbbpt.types import Atom
 
@@ -36,11 +40,15 @@ class CausalLm(Prompted):
         threads: torch threads; 0 leaves torch's own choice.
         normalise: divide a label's log-probability by its number of tokens, so that long labels
             are not at a disadvantage. Off, since a label's probability is then its own.
+        reply_tokens: most tokens of an answer in words, behind ``max_tokens`` (InstructZero's
+            128).
 
     Raises:
         MissingExtra: torch or transformers is not installed.
         ConfigError: the model cannot be found or is not a causal language model.
     """
+
+    gives = Prompted.gives | {"text"}
 
     def __init__(
         self,
@@ -51,32 +59,56 @@ class CausalLm(Prompted):
         max_tokens: int = 128,
         threads: int = 0,
         normalise: bool = False,
+        reply_tokens: int = 128,
     ) -> None:
+        if reply_tokens < 1:
+            raise ConfigError(f"box.reply_tokens is {reply_tokens}; it must be at least 1")
         self.network = Network(model, dtype, device, threads)
         self.vocabulary: Words = self.network.vocabulary
         shares = self._shares if normalise else None
         self._set_up("causal_lm", model, self.network, self.vocabulary, rows, max_tokens, shares)
-        self.normalise = normalise
+        self.name = self.form.name = f"{self.name}:{reply_tokens}"
+        self.normalise, self.reply_tokens = normalise, reply_tokens
         # Three levels of beginnings, each padded to the longest, may take up so many places.
         if self.network.window < 4 * max_tokens:
             self.network.window = 0
         self._choices = lru_cache(maxsize=256)(self._label_ids)
 
     def evaluate(self, atoms: Sequence[Atom], wanted: Sequence[int]) -> list[Array]:
-        """(C,) float64 summed log-probabilities of the labels' tokens."""
+        """(C,) float64 summed log-probabilities of the labels' tokens, or sealed answers."""
+        asked, found = set(wanted), dict[int, Array]()
+        # Who merges the calls of others has both kinds at once; each keeps its own batches.
+        for wordy, work in ((False, self._scored), (True, self._written)):
+            places = [i for i, atom in enumerate(atoms) if (not atom.data[0].labels) == wordy]
+            some = {n for n, i in enumerate(places) if i in asked}
+            if some:
+                with self._lock:
+                    rows = work([atoms[i] for i in places], some)
+                found |= {places[n]: row for n, row in rows.items()}
+        return [found[i] for i in wanted]
+
+    def _scored(self, atoms: Sequence[Atom], wanted: set[int]) -> dict[int, Array]:
         laid = [self._row(atom) for atom in atoms]
         parts: list[tuple[list[int], list[Array]]] = [(list(range(len(atoms))), [])]
-        if self.network.window and atoms:
+        if self.network.window:
             contents = [row.content for row in laid]
             by_prompt = [atom.data[0].keys[0] for atom in atoms]
             by_text = [atom.data[1] for atom in atoms]
             parts = plan(contents, [by_prompt, by_text], self.rows)
         found: dict[int, Array] = {}
-        with self._lock:
-            for rows, levels in parts:
-                walk = Walk(self.network, laid, levels, self.rows, set(wanted), found)
-                walk.go([rows], 0, None)
-        return [found[i] for i in wanted]
+        for rows, levels in parts:
+            Walk(self.network, laid, levels, self.rows, wanted, found).go([rows], 0, None)
+        return found
+
+    def _written(self, atoms: Sequence[Atom], wanted: set[int]) -> dict[int, Array]:
+        laid = [self._row(atom).inputs for atom in atoms]
+        found: dict[int, Array] = {}
+        for batch in batches(range(len(laid)), lambda n: len(laid[n][0]), self.rows, wanted):
+            said = continued(self.network, [laid[n] for n in batch], self.reply_tokens)
+            for n, new in zip(batch, said, strict=True):
+                text = self.vocabulary.said(int(laid[n][0][-1]), new)
+                found[n] = seal(text, self.name, *atoms[n].data)
+        return found
 
     # --- atoms -------------------------------------------------------------------------------
 
@@ -106,7 +138,15 @@ class CausalLm(Prompted):
         return self.network.gradient([self._row(atom) for atom in atoms], targets, shares)
 
     def _spare(self, labels: tuple[str, ...]) -> int:
-        return max(map(len, self._choices(labels)))
+        if labels:
+            return max(map(len, self._choices(labels)))
+        most = self.max_tokens + self.reply_tokens
+        if most > self.network.limit:
+            raise ConfigError(
+                f"box.max_tokens {self.max_tokens} and box.reply_tokens {self.reply_tokens} are "
+                f"{most}; the model has room for {self.network.limit}"
+            )
+        return 0
 
     def _shares(self, labels: tuple[str, ...]) -> Array:
         """(C,) by which a row is multiplied before the softmax over classes."""

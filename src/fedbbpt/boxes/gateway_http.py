@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 
 from fedbbpt.arrays import Array
+from fedbbpt.black_box import AtomicBox
 from fedbbpt.boxes._far_vocabulary import FarVocabulary
 from fedbbpt.boxes._form_of import form_of
+from fedbbpt.boxes._forms import check_asked
 from fedbbpt.boxes._limits import Limiter
 from fedbbpt.boxes._packed import (
     PROTOCOL,
@@ -28,7 +30,6 @@ from fedbbpt.boxes._packed import (
 )
 from fedbbpt.boxes._wire import Again, Answer, Request, Wire, bearer
 from fedbbpt.errors import BoxError, ConfigError
-from fedbbpt.protocols import AtomicBox
 from fedbbpt.storage import Till
 from fedbbpt.types import Atom, Grid, Receipt, RenderedPrompt
 
@@ -105,12 +106,14 @@ class GatewayHttp(AtomicBox):
 
     def prepare(self, prompt: RenderedPrompt) -> None:
         """What the box behind the gateway refuses, in its words."""
+        check_asked(self.name, self.gives, [prompt])
         arrays: dict[str, Array] = {}
         packed = pack_prompt(prompt, arrays)
         self._ask("/prepare", {"prompt": packed, "arrays": pack_arrays(arrays)})
 
     def split(self, prompts: Sequence[RenderedPrompt], examples: Sequence[Any]) -> Grid:
         """The atoms that the box behind the gateway makes."""
+        check_asked(self.name, self.gives, prompts)
         return self._form.split(prompts, examples)
 
     def evaluate(self, atoms: Sequence[Atom], wanted: Sequence[int]) -> list[Array]:

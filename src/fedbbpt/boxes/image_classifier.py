@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fedbbpt.arrays import Array
+from fedbbpt.black_box import AtomicBox
 from fedbbpt.boxes._classifiers import Classifier, FromCallable, FromFile, Reading, find
 from fedbbpt.boxes._mapped import Mapped
 from fedbbpt.boxes._onnx import Onnx
@@ -17,7 +18,6 @@ from fedbbpt.boxes._sight import Sight
 from fedbbpt.boxes._tflite import TfLite
 from fedbbpt.errors import BoxError, ConfigError
 from fedbbpt.maths.softmax import log_softmax
-from fedbbpt.protocols import AtomicBox
 from fedbbpt.types import Atom, Grid, Picture, RenderedPrompt
 
 FILES: dict[str, type[TfLite] | type[Onnx]] = {".tflite": TfLite, ".onnx": Onnx}

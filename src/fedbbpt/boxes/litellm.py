@@ -80,7 +80,7 @@ class Litellm(OpenaiApi):
         key_env: str = "",
         system: str = "",
         top_logprobs: int = 0,
-        reply_tokens: int = 16,
+        reply_tokens: int = 0,
         extra: dict[str, Any] | None = None,
         max_concurrency: int = 16,
         requests_per_minute: float = 0,

@@ -20,7 +20,8 @@ class OpenaiHttp(OpenaiApi):
         system: a system message for chat.
         top_logprobs: how many tokens the server shall list; 0 for the most that OpenAI gives, 20
             for chat and 5 for completions.
-        reply_tokens: most tokens of a reply in words.
+        reply_tokens: most tokens of a reply; 0 for 16 where it names a label and 128 where the
+            prompt has no labels, as InstructZero has it. Scores by log-probabilities take one.
         extra: further keys of the request's body, as the server wants them.
         max_concurrency: requests on the way at once.
         requests_per_minute, tokens_per_minute: the account's limits; 0 for none.

@@ -22,7 +22,7 @@ from fedbbpt.boxes._causal import Words
 from fedbbpt.boxes._choices import Read, by_id
 from fedbbpt.boxes._layout import Layout
 from fedbbpt.boxes._limits import Limiter
-from fedbbpt.boxes._remote import Remote, Usage, filled, price_of
+from fedbbpt.boxes._remote import WRITING, Remote, Usage, filled, price_of, sizes_of, text_of
 from fedbbpt.boxes._wire import Again, Request, Wire, bearer
 from fedbbpt.errors import ConfigError, MissingExtra
 from fedbbpt.types import RenderedPrompt, digest
@@ -34,7 +34,8 @@ class VllmHttp(Remote):
     """A causal language model behind vLLM; one prompted example is one request.
 
     A label's score is the log-probability of its first token, so the labels' first tokens must
-    differ. Tokens and soft prompts need ``vocabulary``; text does not.
+    differ. A prompt without labels is answered in words. Tokens and soft prompts need
+    ``vocabulary``; text does not.
 
     Args:
         url: where the paths begin, such as ``http://127.0.0.1:8000/v1``.
@@ -42,6 +43,7 @@ class VllmHttp(Remote):
         vocabulary: a folder with the same model's tokenizer and input embeddings.
         key_env: environment variable that holds the key, if the server wants one.
         max_tokens: a longer text is cut, the template never; only with ``vocabulary``.
+        reply_tokens: most tokens of an answer in words, behind all that; the server must have room.
         max_concurrency: requests on the way at once; vLLM batches them itself.
         requests_per_minute, tokens_per_minute: limits; 0 for none.
         deadline: seconds for one request with all its tries.
@@ -59,6 +61,7 @@ class VllmHttp(Remote):
         vocabulary: str = "",
         key_env: str = "VLLM_API_KEY",
         max_tokens: int = 512,
+        reply_tokens: int = WRITING,
         max_concurrency: int = 64,
         requests_per_minute: float = 0,
         tokens_per_minute: float = 0,
@@ -66,7 +69,7 @@ class VllmHttp(Remote):
         timeout: float = 30.0,
         prices: str | dict[str, float] = "",
     ) -> None:
-        self.model, self.most = model, 1
+        self.model, self.most, self.written = model, 1, sizes_of(reply_tokens)[1]
         self.price = price_of(prices, model)
         self.priced = self.price is not None
         limiter = Limiter(requests_per_minute or None, tokens_per_minute or None)
@@ -79,23 +82,26 @@ class VllmHttp(Remote):
             self.accepts = frozenset({"text", "tokens", "soft"})
             self._laid = Layout(self.vocabulary, max_tokens)
             cut = f":{max_tokens}"
-        self.name = f"vllm_http:{model}:{digest(self.wire.url).hex()[:12]}{cut}"
+        mark = digest(self.wire.url, str(self.written)).hex()[:12]
+        self.name = f"vllm_http:{model}:{mark}{cut}"
 
     def prepare(self, prompt: RenderedPrompt) -> None:
         """Refuse a template or labels of no use."""
         super().prepare(prompt)
         if self.vocabulary is not None:
-            self._laid.check_room(prompt, 1)
+            self._laid.check_room(prompt, len(prompt.labels[:1]))
             self._labels(prompt.labels)
 
     def request(self, prompt: RenderedPrompt, text: str) -> Request:
         """The exact bytes that ask for one prompted example."""
         body: dict[str, Any] = {"model": self.model, **self._prompt(prompt, text)}
-        body |= {"max_tokens": 1, "temperature": 0, "logprobs": 1}
-        body |= {
-            "logprob_token_ids": list(self._labels(prompt.labels)),
-            "return_tokens_as_token_ids": True,
-        }
+        body |= {"max_tokens": self.longest(prompt), "temperature": 0}
+        if prompt.labels:
+            body |= {
+                "logprobs": 1,
+                "logprob_token_ids": list(self._labels(prompt.labels)),
+                "return_tokens_as_token_ids": True,
+            }
         return Request("/completions", json.dumps(body, ensure_ascii=False).encode())
 
     def read(self, prompt: RenderedPrompt, data: Any) -> Read:
@@ -105,6 +111,11 @@ class VllmHttp(Remote):
         found = {int(token.removeprefix("token_id:")): value for token, value in listed.items()}
         return by_id(self._labels(prompt.labels), found)
 
+    def said(self, data: Any) -> str:
+        """The text that a reply holds."""
+        (choice,) = data["choices"]
+        return text_of(choice["text"])
+
     def usage(self, data: Any) -> Usage:
         """What the reply says it took."""
         used = data["usage"]
@@ -113,7 +124,7 @@ class VllmHttp(Remote):
     def _prompt(self, prompt: RenderedPrompt, text: str) -> dict[str, Any]:
         if self.vocabulary is None:
             return {"prompt": filled(prompt, text)}
-        (ids, places, soft), _ = self._laid.inputs(prompt, text, 1)
+        (ids, places, soft), _ = self._laid.inputs(prompt, text, len(prompt.labels[:1]))
         if places is None or soft is None:
             return {"prompt": ids.tolist()}
         new = ids < 0

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import os
+import tomllib
 from collections import Counter
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from fedbbpt.cli.show import console, follow
 from fedbbpt.data import digits
 from fedbbpt.errors import UnknownPart, closest
 from fedbbpt.rundir import refuse_unless_free
+from fedbbpt.testing.simulated_llm import SimulatedLlm, examples
 
 VISION = """\
 Five fictional post offices ({0}) hold {1[train]} private pictures of
@@ -25,11 +28,22 @@ the picture: nine numbers such as zoom and contrast. No picture leaves its offic
 """
 
 
+INSTRUCTIONS = """\
+Five fictional language schools ({0}) hold {1} private exercise
+cards: a word, and its plural. Together they look for the words in which to ask a chat model for
+it. Today they say: "{2}" The model itself proposes others from a school's
+cards; what quotes a card does not leave the school.
+The model is simulated: plain functions behind a chat API, which an instruction reaches by likeness.
+It shows what the machinery does; what a real model makes of an instruction is another question.
+"""
+SCHOOLS, CARDS, TESTED = ("Abbey Road", "Birchwood", "Castle Hill", "Docklands", "Elm Park"), 16, 60
+
+
 def show(what: str, out: Path | None, overwrite: bool) -> None:
     """Introduce a demo and run it.
 
     Args:
-        what: ``"tickets"`` or ``"vision"``.
+        what: ``"tickets"``, ``"vision"`` or ``"instructions"``.
         out: the run directory, or ``None`` for the usual one.
         overwrite: replace an old run.
 
@@ -40,8 +54,11 @@ def show(what: str, out: Path | None, overwrite: bool) -> None:
         _tickets(out or Path("runs/demo"), overwrite)
     elif what == "vision":
         _vision(out or Path("runs/demo-vision"), overwrite)
+    elif what == "instructions":
+        _instructions(out or Path("runs/demo-instructions"), overwrite)
     else:
-        raise UnknownPart(f"there is no demo '{what}'; {closest(what, ('tickets', 'vision'))}")
+        known = ("tickets", "vision", "instructions")
+        raise UnknownPart(f"there is no demo '{what}'; {closest(what, known)}")
 
 
 def _tickets(out: Path, overwrite: bool) -> None:
@@ -69,6 +86,35 @@ def _vision(out: Path, overwrite: bool) -> None:
     # As TOML strings, which are written as JSON's are.
     paths = [f"data.{kind}={json.dumps(str(data / kind))}" for kind in ("train", "test")]
     follow("run", _config("digits"), out, paths, overwrite)
+
+
+def _instructions(out: Path, overwrite: bool) -> None:
+    refuse_unless_free(out, overwrite)
+    data, config = Path(f"{os.path.abspath(out)}-data"), _config("exercises")
+    cards = examples("plural", len(SCHOOLS) * CARDS + TESTED)
+    data.mkdir(parents=True, exist_ok=True)
+    trained = cards[: len(SCHOOLS) * CARDS]
+    sites = [school for school in SCHOOLS for _ in range(CARDS)]
+    _write(
+        data / "cards.train.csv", [(*card, site) for card, site in zip(trained, sites, strict=True)]
+    )
+    _write(data / "cards.test.csv", [(*card, "") for card in cards[len(trained) :]])
+    own = tomllib.loads(config.read_text(encoding="utf-8"))["prompt"]["instruction"]
+    console.print(INSTRUCTIONS.format(", ".join(SCHOOLS), len(trained), own))
+    with SimulatedLlm(seed=0) as model:
+        console.print(f"data      {data}\nmodel     {model.url} {model.name}", markup=False)
+        where = [f"box.url={json.dumps(model.url)}", f"box.model={json.dumps(model.name)}"]
+        files = (("train", "cards.train.csv"), ("test", "cards.test.csv"))
+        paths = [f"data.{kind}={json.dumps(str(data / name))}" for kind, name in files]
+        follow("run", config, out, [*paths, *where], overwrite)
+
+
+def _write(path: Path, rows: Sequence[tuple[str, Sequence[str], str]]) -> None:
+    """Cards as a table: the first answer is the right one here."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["input", "output", "site"])
+        table.writerows([text, answers[0], site] for text, answers, site in rows)
 
 
 def _config(name: str) -> Path:

@@ -39,9 +39,11 @@ def options(debug: Annotated[bool, DebugFlag] = False) -> None:
 
 @app.command(epilog="Example: `fedbbpt demo`, or `fedbbpt demo vision --out runs/digits`")
 def demo(
-    what: Annotated[str, typer.Argument(metavar="[tickets|vision]", help="Which.")] = "tickets",
+    what: Annotated[
+        str, typer.Argument(metavar="[tickets|vision|instructions]", help="Which.")
+    ] = "tickets",
     out: Annotated[
-        Path | None, typer.Option(help="Run directory; default runs/demo, or runs/demo-vision.")
+        Path | None, typer.Option(help="Run directory; default runs/demo, or runs/demo-WHAT.")
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -49,6 +51,7 @@ def demo(
 
     With **tickets**, help desks tune the words around their requests on a real language model.
     With **vision**, post offices tune a look at handwritten digits on a small network.
+    With **instructions**, language schools look for the words to ask a simulated chat model with.
     """
     from fedbbpt.cli.demos import show
 

@@ -20,9 +20,10 @@ from fedbbpt import api, registry
 from fedbbpt.artefact import META
 from fedbbpt.config import presets
 from fedbbpt.errors import UnknownPart, closest
+from fedbbpt.proposals import OWN
 from fedbbpt.record import read_json
 from fedbbpt.report.pictures import PROMPT, STRIP
-from fedbbpt.rundir import RunDir
+from fedbbpt.rundir import CANDIDATES, RunDir
 
 PHASES = {
     "load": "loading the model and the examples",
@@ -30,6 +31,8 @@ PHASES = {
     "select": "choosing on held-back examples",
     "evaluate": "reading the test split, once",
 }
+TOP = 5
+"""Instructions to show."""
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -99,6 +102,7 @@ def tell(outcome: api.Outcome) -> None:
         )
         console.print(verdict(before, after, low, high))
         _by_client(outcome)
+    _instructions(outcome)
     console.print(
         f"queries   {queries['train']} of {queries['budget']} for training, "
         f"{queries['select']} to select, {queries['evaluation']} to evaluate; "
@@ -141,6 +145,26 @@ def _where(outcome: api.Outcome) -> None:
         f"next      {path}/result.json has the numbers, {path}/prompt the tuned prompt;",
         f"          tune on your own data: copy {example}, then fedbbpt run YOURS.toml",
     ]
+    console.print("\n".join(lines), markup=False)
+
+
+def _instructions(outcome: api.Outcome) -> None:
+    """The instruction that was chosen, the user's own, and the best of the pool."""
+    file = RunDir(outcome.path, "").prompt / CANDIDATES
+    if not file.is_file():
+        return
+    listed = read_json(file)["candidates"]
+    own = next(one for one in listed if one["author"] == OWN)
+    chosen = next(one for one in listed if one["chosen"])
+    lines = [f"chosen    {chosen['instruction']}", f"yours     {own['instruction']}"]
+    tried = [one for one in listed if one["loss"] is not None]
+    lines.append(
+        f"pool      {len(listed)} instructions, {len(tried)} of them tried; the best, with their "
+        "expected score"
+    )
+    for one in tried[:TOP]:
+        score = f"{1 - one['loss']:.2f} ± {one['error']:.2f}"
+        lines.append(f"          {score}  {one['instruction']}  ({one['author']})")
     console.print("\n".join(lines), markup=False)
 
 

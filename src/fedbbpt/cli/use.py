@@ -16,9 +16,10 @@ from typing import Any, NamedTuple, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fedbbpt.data import load, pictures
+from fedbbpt.data import answers, load, pictures
 from fedbbpt.errors import ConfigError, DataError, FedbbptError, MissingExtra
 from fedbbpt.finished import Finished, Prediction, Predictor, open_run
+from fedbbpt.sharing import read_table
 from fedbbpt.till import AccountTill, Bill, Caps, Tills
 from fedbbpt.types import Receipt
 
@@ -98,16 +99,20 @@ def _till(bills: list[Bill]) -> AccountTill:
 
 
 def _read(run: Finished, source: Path) -> list[Row]:
-    """What wants a label: images as they lie in a folder; or the rows of a file that is laid out
-    as the run's training data, but for the label.
+    """What wants a label or an answer: images as they lie in a folder; or the rows of a file that
+    is laid out as the run's training data, but for the label.
     """
-    data = run.config.data
+    data, words = run.config.data, not run.classes
+    text = answers.INPUTS if words and data.text == "text" else data.text
+    if words and ".json" in source.suffixes[-2:]:  # of tasks, which come with their answers
+        inputs = read_table(run.config, str(source)).inputs
+        return [Row({"input": one}, partial(_text, one)) for one in inputs]
     if run.pictures and pictures.holds_pictures(source):
         found = pictures.unlabelled(source)
         return [Row({"image": f.name}, partial(f.open, data.pixels), f.name) for f in found]
     rows = load.unlabelled(
         source,
-        text=(data.image or "image") if run.pictures else data.text,
+        text=(data.image or "image") if run.pictures else text,
         header=data.columns,
         repeats=data.repeats,
         blank=data.blank,
@@ -158,7 +163,7 @@ def _answer(
 
 def _added(found: Prediction, predictor: Predictor, column: str) -> dict[str, Any]:
     """The columns that a prediction adds to its row."""
-    if predictor.task.numbers:
+    if predictor.task.numbers or predictor.task.words:
         return {column: found.answer}
     share = None if found.probability is None else round(found.probability, 6)
     return {column: found.answer, "probability": share}

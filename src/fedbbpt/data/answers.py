@@ -69,8 +69,24 @@ def load(
     rows = kept(READERS.get(suffix, _induction.rows)(path, data, columns), blank)
     if not rows:
         raise DataError(f"{path} holds no examples; give it inputs with answers")
+    return tabled(rows, site, separator, suffix in _FLAT)
+
+
+def tabled(
+    rows: Sequence[Row], site: str = "site", separator: str = "", flat: bool = False
+) -> Table:
+    """Rows as a table with ``references``.
+
+    Args:
+        rows: one or more.
+        site, separator: as for :func:`load`.
+        flat: a cell that is a JSON list of texts is a list.
+
+    Raises:
+        DataError: an input, an answer or a site lacks, or is no text.
+    """
     inputs = tuple(text_of(row) for row in rows)
-    references = tuple(_references(row, separator, suffix in _FLAT) for row in rows)
+    references = tuple(_references(row, separator, flat) for row in rows)
     sites = tuple(word_of(row, site) for row in rows)
     if any(sites):
         for row, place in zip(rows, sites, strict=True):

@@ -9,9 +9,9 @@ import numpy as np
 
 from fedbbpt import registry
 from fedbbpt.arrays import Array
+from fedbbpt.black_box import AtomicBox
 from fedbbpt.errors import ExportError, Incompatible
 from fedbbpt.finished import Finished
-from fedbbpt.protocols import AtomicBox
 from fedbbpt.types import RenderedPrompt
 
 SAMPLES = (

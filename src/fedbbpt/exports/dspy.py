@@ -1,4 +1,4 @@
-"""The tuned prompt as the saved state of ``dspy.Predict("text -> label")``."""
+"""The tuned prompt as the saved state of ``dspy.Predict``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from fedbbpt.types import RenderedPrompt
 
 START, STOP = "<prompt>\n", "\n</prompt>"
 CHOICE = "one of: "
+ANSWER = "${answer}"
+"""What DSPy itself writes of a field of which nothing is said."""
 
 
 def draft(run: Finished) -> Draft:
-    """One file, for ``dspy.Predict("text -> label").load("dspy.json")`` (DSPy 2.5 or later).
+    """One file, for ``dspy.Predict("text -> label").load("dspy.json")`` (DSPy 2.5 or later); of a
+    prompt without labels for ``dspy.Predict("text -> answer")``.
 
     DSPy writes a request of its own around instructions and fields, so what it sends is not what
     was sent in tuning, and its accuracy has to be measured anew.
@@ -46,7 +49,9 @@ def draft(run: Finished) -> Draft:
             "instructions": instructions,
             "fields": [
                 {"prefix": "Text:", "description": "${text}"},
-                {"prefix": "Label:", "description": CHOICE + ", ".join(labels)},
+                {"prefix": "Label:", "description": CHOICE + ", ".join(labels)}
+                if labels
+                else {"prefix": "Answer:", "description": ANSWER},
             ],
         },
         "lm": None,
@@ -66,7 +71,7 @@ def _read(state: dict[str, Any]) -> RenderedPrompt:
     _, found, rest = state["signature"]["instructions"].partition(START)
     template, _, _ = rest.rpartition(STOP)
     said = state["signature"]["fields"][1]["description"]
-    if not found or not said.startswith(CHOICE):
+    if not found or not (said == ANSWER or said.startswith(CHOICE)):
         raise ExportError("the state holds no prompt")
-    labels = said.removeprefix(CHOICE).split(", ")
-    return RenderedPrompt(template, tuple(labels), "text")
+    labels = () if said == ANSWER else tuple(said.removeprefix(CHOICE).split(", "))
+    return RenderedPrompt(template, labels, "text")

@@ -10,7 +10,7 @@ from fedbbpt.types import RenderedPrompt
 
 def draft(run: Finished) -> Draft:
     """One file. A prompt for all classes stands above a line ``class = word`` for each; where each
-    class has its own, each stands below its line.
+    class has its own, each stands below its line. One without classes stands alone.
 
     Raises:
         Incompatible: the prompt is not made of words.
@@ -18,7 +18,9 @@ def draft(run: Finished) -> Draft:
     """
     lines = [f"{name} = {word}" for name, word in zip(run.classes, run.prompt.labels, strict=True)]
     found = templates(run)
-    if len(found) == 1:
+    if not lines:
+        written = f"{found[0]}\n"
+    elif len(found) == 1:
         written = f"{found[0]}\n\n" + "".join(f"{line}\n" for line in lines)
     else:
         pairs = zip(lines, found, strict=True)
@@ -32,6 +34,8 @@ def draft(run: Finished) -> Draft:
 
 def _read(written: str, lines: list[str], count: int) -> list[str]:
     """The prompts in a file, found by its lines of labels."""
+    if not lines:
+        return [written.removesuffix("\n")]
     if count == 1:
         template, found, _ = written.rpartition("\n\n" + "\n".join(lines) + "\n")
         return [template] if found else []

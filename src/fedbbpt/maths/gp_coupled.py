@@ -24,9 +24,11 @@ from scipy.linalg import cho_solve
 from scipy.spatial.distance import cdist
 
 from fedbbpt.arrays import Array
-from fedbbpt.maths.gp import Observed, cholesky, condition, matern52
-from fedbbpt.maths.gp_fit import Prior, search, standardised
+from fedbbpt.maths.gp import ROOT5, Observed, cholesky, matern52
+from fedbbpt.maths.gp_fit import Prior, evidence, search, standardised
 
+EPS = 1e-4
+"""On the diagonal of L, as published."""
 PUBLISHED = Prior(gamma=(3.0, 6.0))
 """Gamma(3, 6) on both lengthscales, as published."""
 
@@ -42,7 +44,7 @@ class Coupled:
         lengthscale: (1,) or (d,), of latent points.
         score_lengthscale: (1,) or (B,), of score vectors.
         residual: rho, at least 0; 0 is the published kernel.
-        eps: on the diagonal of L, as published.
+        eps: on the diagonal of L.
 
     Raises:
         ValueError: a score is missing, or there is not one vector for every point.
@@ -54,7 +56,7 @@ class Coupled:
     lengthscale: Array
     score_lengthscale: Array
     residual: float = 1.0
-    eps: float = 1e-4
+    eps: float = EPS
 
     def __post_init__(self) -> None:
         """Refuse score vectors that cannot be compared."""
@@ -96,6 +98,23 @@ class Coupled:
         return np.asarray(self.amplitude * (explained + self.residual * rest))
 
 
+def aligned(scores: Array, means: Array) -> Array:
+    """Score vectors without gaps: a missing one is what the point's mean and the group's say.
+
+    Args:
+        scores: (u, B) of points on groups of examples, NaN where there is none.
+        means: (u,) of all that is known of each point.
+
+    Returns:
+        (u, B'), without the groups that nobody was scored on.
+    """
+    there = np.isfinite(scores)
+    used = there.any(axis=0)
+    scores, there = scores[:, used], there[:, used]
+    above = np.where(there, scores - means[:, None], 0.0).sum(axis=0) / there.sum(axis=0)
+    return np.where(there, scores, means[:, None] + above)
+
+
 def fit_coupled(
     seen: Observed,
     scores: Array,
@@ -105,7 +124,7 @@ def fit_coupled(
     restarts: int = 1,
     rng: np.random.Generator | None = None,
 ) -> tuple[Coupled, float]:
-    """The most probable coupled kernel with two lengthscales, and the noise, by differences.
+    """The most probable coupled kernel with two lengthscales, and the noise.
 
     Args:
         seen: observations of latent points.
@@ -117,14 +136,51 @@ def fit_coupled(
         Kernel, and the noise variance of an observation of weight 1, in the values' own units.
     """
     scaled, scale = standardised(seen)
+    # One lengthscale only stretches the distances, which are then measured once.
+    near, alike = cdist(seen.points, seen.points), cdist(scores, scores)
 
-    def kernel(theta: Array, unit: float) -> Coupled:
-        amplitude, near, alike = np.exp(theta[:3, None])
-        return Coupled(seen.points, scores, unit * float(amplitude[0]), near, alike, residual)
+    def objective(theta: Array) -> tuple[float, Array]:
+        value, slope = _likelihood(theta, scaled, near, alike, residual)
+        penalty, pull = prior.penalty(theta, 2)
+        return value + penalty, slope + pull
 
-    def objective(theta: Array) -> float:
-        posterior = condition(kernel(theta, 1.0), scaled, math.exp(theta[-1]))
-        return prior.penalty(theta, 2)[0] - posterior.log_likelihood()
+    theta = search(objective, prior, 2, restarts, rng)
+    amplitude, noise = np.exp(theta[[0, -1]]) * scale**2
+    own, other = np.exp(theta[1:3, None])
+    return Coupled(seen.points, scores, float(amplitude), own, other, residual), float(noise)
 
-    theta = search(objective, prior, 2, restarts, rng, gradient=False)
-    return kernel(theta, scale**2), float(np.exp(theta[-1])) * scale**2
+
+def _likelihood(
+    theta: Array, seen: Observed, near: Array, alike: Array, residual: float
+) -> tuple[float, Array]:
+    """Minus the log marginal likelihood, and its gradient by log (amplitude, lengths, noise).
+
+    With P = [L + eps I]^-1, A = L P and R = I - A, the covariance of the points seen is
+    s^2 [A S A' + rho R L]; where L moves, A moves by R dL P and R L by R dL R'.
+    """
+    amplitude, noise = math.exp(theta[0]), math.exp(theta[-1])
+    latent, latent_slope = _matern(near, math.exp(theta[1]))
+    score, score_slope = _matern(alike, math.exp(theta[2]))
+    eye = np.eye(len(latent))
+    inverse = cho_solve((cholesky(latent + EPS * eye), True), eye, check_finite=False)
+    weights = latent @ inverse
+    rest = eye - weights
+    explained = weights @ score @ weights.T
+    left = rest @ latent
+    covariance = amplitude * (explained + residual * 0.5 * (left + left.T))
+    value, inner, by_noise = evidence(covariance, noise, seen)
+    moved = rest.T @ inner
+    by_latent = 2 * moved @ weights @ score @ inverse + residual * moved @ rest
+    by_score = weights.T @ inner @ weights
+    slopes = [
+        (inner * covariance).sum(),
+        amplitude * (by_latent * latent_slope).sum(),
+        amplitude * (by_score * score_slope).sum(),
+    ]
+    return value, np.array([*(-0.5 * np.array(slopes)), by_noise])
+
+
+def _matern(distance: Array, length: float) -> tuple[Array, Array]:
+    """Correlations, and their slopes by the logarithm of the lengthscale."""
+    r = distance / length
+    return matern52(r), 5 / 3 * r**2 * (1 + ROOT5 * r) * np.exp(-ROOT5 * r)

@@ -102,7 +102,7 @@ def fit(
         penalty, pull = prior.penalty(theta, lengths)
         return value + penalty, slope + pull
 
-    theta = search(objective, prior, lengths, restarts, rng, gradient=True)
+    theta = search(objective, prior, lengths, restarts, rng)
     amplitude, noise = np.exp(theta[[0, -1]]) * scale**2
     return Matern(float(amplitude), np.exp(theta[1:-1])), float(noise)
 
@@ -116,18 +116,16 @@ def standardised(seen: Observed, mean: float | None = None) -> tuple[Observed, f
 
 
 def search(
-    objective: Callable[[Array], object],
+    objective: Callable[[Array], tuple[float, Array]],
     prior: Prior,
     lengths: int,
     restarts: int,
     rng: np.random.Generator | None,
-    gradient: bool,
 ) -> Array:
     """The lowest end of L-BFGS-B from the prior's medians and from starts drawn about them.
 
     Args:
-        objective: of log (amplitude, lengthscales.., noise); its value, and its gradient if
-            ``gradient``, which is else taken by differences.
+        objective: value and gradient, of log (amplitude, lengthscales.., noise).
         prior, lengths, restarts, rng: see :func:`fit`.
     """
     first = prior.start(lengths)
@@ -138,7 +136,7 @@ def search(
     bounds = list(zip(first - room, first + room, strict=True))
     options = {"maxiter": STEPS}
     ends = [
-        minimize(objective, start, jac=gradient, method="L-BFGS-B", bounds=bounds, options=options)
+        minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
         for start in starts
     ]
     return np.asarray(min(ends, key=lambda end: float(end.fun)).x)
@@ -156,22 +154,41 @@ def _likelihood(
     points = seen.points / length
     r = cdist(points, points) if distance is None else distance / length
     decay = amplitude * np.exp(-ROOT5 * r)
-    kernel, own = (1 + ROOT5 * r + 5 / 3 * r**2) * decay, noise / seen.weights
-    factor = cholesky(kernel + np.diag(own))
-    # The most likely mean has no slope of its own, so the gradient may take it as fixed.
-    residual = seen.values - (level(factor, seen.values) if mean is None else mean)
-    inverse = cho_solve((factor, True), np.eye(len(residual)), check_finite=False)
-    alpha = inverse @ residual
-    value = 0.5 * float(residual @ alpha) + float(np.log(np.diag(factor)).sum())
-    value += 0.5 * len(residual) * math.log(2 * math.pi)
-    inner = np.outer(alpha, alpha) - inverse
+    kernel = (1 + ROOT5 * r + 5 / 3 * r**2) * decay
+    value, inner, by_noise = evidence(kernel, noise, seen, mean)
     slope = inner * (5 / 3 * (1 + ROOT5 * r) * decay)
     if distance is None:
         by_length = -(slope.sum(axis=1) @ points**2 - ((slope @ points) * points).sum(axis=0))
     else:
         by_length = np.array([-0.5 * float((slope * r**2).sum())])
+    return value, np.array([-0.5 * float((inner * kernel).sum()), *by_length, by_noise])
+
+
+def evidence(
+    covariance: Array, noise: float, seen: Observed, mean: float | None = None
+) -> tuple[float, Array, float]:
+    """Minus the log marginal likelihood of a covariance of the points seen, and its slopes (5.9).
+
+    Args:
+        covariance: (u, u).
+        noise: variance of an observation of weight 1.
+        seen: observations.
+        mean: constant prior mean; left out, the most likely one.
+
+    Returns:
+        The value; G, (u, u), of which -1/2 sum(G * slope) is the slope by anything that moves the
+        covariance; the slope by log noise.
+    """
+    own = noise / seen.weights
+    factor = cholesky(covariance + np.diag(own))
+    # The most likely mean has no slope of its own, so the gradient may take it as fixed.
+    residual = seen.values - (level(factor, seen.values) if mean is None else mean)
+    inverse = cho_solve((factor, True), np.eye(len(residual)), check_finite=False)
+    alpha = inverse @ residual
+    value = 0.5 * float(residual @ alpha) + float(np.log(np.diag(factor)).sum())
+    value += 0.5 * len(residual) * math.log(2 * math.pi) + scattered(seen, noise)
+    inner = np.outer(alpha, alpha) - inverse
     by_noise = -0.5 * float(np.diag(inner) @ own)
     if seen.repeats:
         by_noise += 0.5 * (seen.repeats - seen.scatter / noise)
-    gradient = np.array([-0.5 * float((inner * kernel).sum()), *by_length, by_noise])
-    return value + scattered(seen, noise), gradient
+    return value, inner, by_noise

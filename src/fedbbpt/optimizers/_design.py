@@ -9,6 +9,8 @@ import numpy as np
 from scipy.spatial.distance import cdist, pdist
 
 from fedbbpt.arrays import Array
+from fedbbpt.maths.gp import Posterior, condition, observe
+from fedbbpt.optimizers._observed import History
 
 SPREAD, CLIMBERS, NEAR = 256, 8, 16
 """Candidates over the whole box; how many of them climb, with how many neighbours per step."""
@@ -32,6 +34,25 @@ def sobol(count: int, dimensions: int, bound: float, rng: np.random.Generator) -
     # Fewer than a power of two are the beginning of one, which keeps them balanced.
     unit = sequence.random_base2(max(0, (count - 1).bit_length()))[:count]
     return np.asarray(bound * (2 * unit - 1))
+
+
+def cover(
+    points: Array,
+    tried: Array,
+    planned: Array,
+    ranks: Array,
+    count: int,
+    rng: np.random.Generator,
+) -> Array:
+    """Candidates of a pool that cover it: see :func:`farthest`, from those tried and planned.
+
+    Where nothing was tried and something is planned all the same, it is because a merge that keeps
+    no observations put it there. They are drawn then, as the farthest would be the same in every
+    round.
+    """
+    if planned.any() and not tried.any():
+        return np.lexsort((rng.random(len(points)), ranks))[:count]
+    return farthest(points, tried | planned, ranks, count)
 
 
 def farthest(points: Array, taken: Array, ranks: Array, count: int) -> Array:
@@ -85,6 +106,25 @@ def climb(
         best = tried[np.arange(len(best)), gains.argmax(axis=1)]
         seen.append(tried[:, 1:].reshape(-1, dimensions))
     return np.unique(np.concatenate(seen), axis=0)
+
+
+def cautious(every: History, model: Posterior) -> Posterior:
+    """The process in a box if what was never answered were as bad as the worst that was.
+
+    Else the surroundings of such a place look as promising in every step to come (the constant
+    liar of Ginsbourger et al. 2010 serves points that are still to be answered in the same way).
+    """
+    distinct, group = np.unique(every.points, axis=0, return_inverse=True)
+    holes = distinct[np.bincount(group.reshape(-1), every.weights, len(distinct)) == 0]
+    if not len(holes):
+        return model
+    seen, count = model.seen, len(holes)
+    merged = observe(
+        np.concatenate([seen.points, holes]),
+        np.concatenate([seen.values, np.full(count, seen.values.max())]),
+        np.concatenate([seen.weights, np.full(count, np.median(seen.weights))]),
+    )
+    return condition(model.kernel, merged, model.noise, model.mean)
 
 
 def typical_distance(points: Array) -> float:

@@ -2,68 +2,59 @@
 
 The search of InstructZero (Chen et al., ICML 2024, arXiv:2306.03082) over soft prompts in a box,
 and over a finite pool of candidates in the space of their embeddings. The maths is in
-:mod:`fedbbpt.maths.gp` and :mod:`fedbbpt.maths.acquisition`.
+:mod:`fedbbpt.maths.gp`, :mod:`fedbbpt.maths.gp_coupled` and :mod:`fedbbpt.maths.acquisition`.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
 from fedbbpt.arrays import Array
 from fedbbpt.errors import ConfigError
-from fedbbpt.maths.acquisition import believe_batch, log_expected_improvement, thompson_batch
-from fedbbpt.maths.gp import Posterior, condition, observe
-from fedbbpt.maths.gp_fit import Prior, fit
-from fedbbpt.optimizers._design import climb, farthest, sobol, typical_distance
+from fedbbpt.maths.acquisition import (
+    believe_batch,
+    expected_improvement,
+    log_expected_improvement,
+    thompson_batch,
+)
+from fedbbpt.maths.gp import Posterior
+from fedbbpt.optimizers._design import cautious, climb, cover, sobol
+from fedbbpt.optimizers._observed import (
+    ObservedState,
+    Standing,
+    flat,
+    history,
+    planned,
+    refuse_bad_racing,
+    shaped,
+    standing,
+    start,
+    tell,
+    turns_of,
+)
+from fedbbpt.optimizers._process import process
 from fedbbpt.protocols import Optimizer
-from fedbbpt.random import stream
 from fedbbpt.types import Space
 
 Acquisition = Literal["ei", "thompson"]
 Lengthscale = Literal["median", "gamma"]
-UNANSWERED = 2
-"""Rank of candidates that were tried in vain: behind all that is untried or has an answer."""
-
-
-class BayesState(NamedTuple):
-    """Observations; the process is fitted to them whenever it is asked.
-
-    A point is kept as w numbers: its row in the pool (w = 1), or all its coordinates.
-
-    Attributes:
-        pool: (N, *shape) candidates, the first being the starting prompt; rows may be added at
-            the end. (0, *shape) in a box, and in a pool until somebody puts it here.
-        seen_points: (n, w), what all clients know to have been asked; repeats are welcome.
-        seen_losses: (n,) of those, 0 where there was no answer.
-        seen_weights: (n,) examples behind each loss, 0 where there was no answer.
-        new_points: (m, w), what was told since; it does not travel down.
-        new_losses: (m,) likewise, 0 where there was no answer.
-        answered: (m,), bool.
-        finite: (), bool, whether the space is a pool; follows from it and does not travel.
-    """
-
-    pool: Array
-    seen_points: Array
-    seen_losses: Array
-    seen_weights: Array
-    new_points: Array
-    new_losses: Array
-    answered: Array
-    finite: Array
+Covariance = Literal["matern", "coupled"]
+TAKEN, TRIED, CLOSED = 3, 1, 2
+"""Ranks of candidates that are in the batch, were tried, or should not be tried again."""
 
 
 @dataclass(frozen=True)
-class Bayes(Optimizer[BayesState]):
+class Bayes(Optimizer[ObservedState]):
     """Gaussian-process search in the box [-bound, bound]^d, or over the rows of a pool.
 
-    A pool is put into the state: ``init(space)._replace(pool=embeddings)``; from then on it
-    travels with the observations, 8 N d bytes a round. Where clients do not run in one process,
-    let them send their observations and not their losses alone (method.wire = "state"): another
-    machine's last bits may lead the server's copy of their search to other candidates.
+    The server plans each round's first batch from all that clients told, and broadcasts that batch
+    alone; in a pool with the turn of each candidate, so that all are compared on the same examples
+    in the same order. A client that takes more steps goes on from what it was told itself in this
+    round: let it take one, unless it is to search alone.
 
     Attributes:
         batch: candidates per step (at most the distinct ones of a pool). Few, so that each batch
@@ -73,12 +64,26 @@ class Bayes(Optimizer[BayesState]):
             always the candidate farthest from those tried.
         acquisition: ``"ei"``, expected improvement with fantasies, or ``"thompson"``, minima of
             functions drawn from the posterior.
+        kernel: ``"matern"`` of points, or ``"coupled"``, the published one: candidates are alike
+            if they did alike on the same examples. It reads each client's mean loss over the first
+            part of its examples (rounds.batch of them), which clients send in any case; the
+            published form sends the loss of every single example. Until three candidates are
+            answered it is ``"matern"``.
+        residual: of the coupled kernel, see :class:`fedbbpt.maths.gp_coupled.Coupled`; 0 as
+            published, which leaves nothing to explore far from what was tried.
         ard: a lengthscale for every dimension. A pool's embeddings have too many of them for that.
         lengthscale: what is expected of it before anything is seen: ``"median"``, about the
             typical distance of two points; ``"gamma"``, the published Gamma(3, 6).
         repeats: candidates of a pool may be asked again while others are untried. Worth its price
             only where a second answer comes from other examples: other clients, or rounds.batch.
         bound: half-width of the box, as published; not used in a pool.
+        tolerance: in a pool the search ends when no candidate is expected to be better than the
+            best by this much, in units of the loss; 0 as published, where the budget ends it.
+        delta: in a pool, candidates that another one beats beyond doubt are never asked again and
+            cannot be the best; at most with this probability the truly best one ever suffers that
+            (:mod:`fedbbpt.maths.racing`). For losses in [0, 1]; 0 lets every candidate stay.
+        examples: behind one observation, at least: the fewest that a client has or rounds.batch
+            gives it. Doubt ends sooner where it is said; 1 is always safe.
 
     Raises:
         ConfigError: an option is out of range.
@@ -87,14 +92,19 @@ class Bayes(Optimizer[BayesState]):
     batch: int = 4
     initial: int = 8
     acquisition: Acquisition = "ei"
+    kernel: Covariance = "matern"
+    residual: float = 1.0
     ard: bool = False
     lengthscale: Lengthscale = "median"
     repeats: bool = False
     bound: float = 1.0
+    tolerance: float = 0.0
+    delta: float = 0.05
+    examples: int = 1
 
     spaces: ClassVar[frozenset[str]] = frozenset({"pool", "real"})
-    state: ClassVar[type[BayesState]] = BayesState
-    shares: ClassVar[tuple[str, ...]] = ("pool", "seen_points", "seen_losses", "seen_weights")
+    state: ClassVar[type[ObservedState]] = ObservedState
+    shares: ClassVar[tuple[str, ...]] = ("next_points", "next_turns")
 
     def __post_init__(self) -> None:
         """Refuse what could only fail later."""
@@ -105,119 +115,154 @@ class Bayes(Optimizer[BayesState]):
             )
         if not 0 < self.bound < math.inf:
             raise ConfigError(f"bayes bound is {self.bound}; it must be a positive number")
+        for key, number in (
+            ("residual", self.residual),
+            ("tolerance", self.tolerance),
+        ):
+            if not 0 <= number < math.inf:
+                raise ConfigError(f"bayes {key} is {number}; it must be 0 or more")
+        refuse_bad_racing("bayes", self.delta, self.examples)
         for key, value, known in (
             ("acquisition", self.acquisition, get_args(Acquisition)),
             ("lengthscale", self.lengthscale, get_args(Lengthscale)),
+            ("kernel", self.kernel, get_args(Covariance)),
         ):
             if value not in known:
                 raise ConfigError(f"bayes {key} is {value!r}; it must be one of {known}")
+        if self.ard and self.kernel == "coupled":
+            raise ConfigError(
+                "bayes ard is on; the coupled kernel has one lengthscale: turn it off"
+            )
 
-    def init(self, space: Space) -> BayesState:
-        """Nothing observed; a pool's candidates are still to be put in."""
-        finite = space.kind == "pool"
-        width, none = 1 if finite else math.prod(space.shape), np.zeros(0)
-        return BayesState(
-            pool=np.zeros((0, *space.shape)),
-            seen_points=np.zeros((0, width)),
-            seen_losses=none,
-            seen_weights=none.copy(),
-            new_points=np.zeros((0, width)),
-            new_losses=none.copy(),
-            answered=np.zeros(0, np.bool_),
-            finite=np.asarray(finite),
-        )
-
-    def ask(self, state: BayesState, rng: np.random.Generator) -> Array:
-        """(batch, *shape) candidates, distinct rows in a pool.
+    def init(self, space: Space) -> ObservedState:
+        """Nothing observed.
 
         Raises:
-            ConfigError: the space is a pool, and its candidates were never put in.
+            ConfigError: the space is a pool without candidates.
         """
-        model = self._model(state) if self._covered(state) else None
-        if state.finite:
-            return state.pool[self._rows(state, model, rng)]
-        return self._places(state, model, rng).reshape(-1, *state.pool.shape[1:])
+        return start(space)
 
-    def tell(self, state: BayesState, points: Array, losses: Array) -> BayesState:
+    def plan(self, state: ObservedState, rng: np.random.Generator) -> ObservedState:
+        """With the next batch, behind what is planned already; in a pool distinct rows."""
+        count = self.batch - len(state.next_points)
+        if count < 1:
+            return state
+        if not state.finite:
+            return planned(state, self._places(state, count, rng))
+        now = self._standing(state)
+        count = min(self.batch, len(now.rows)) - len(state.next_points)
+        if count < 1:
+            return state
+        chosen = self._rows(state, now, count, rng)
+        return planned(state, now.rows[chosen, None], now.turns[chosen])
+
+    def ask(self, state: ObservedState, rng: np.random.Generator) -> Array:
+        """(batch, *shape) candidates: the planned ones, or those that it plans itself."""
+        return shaped(state, self.plan(state, rng).next_points)
+
+    def turns(self, state: ObservedState, points: Array) -> Array | None:
+        """How often each was tried before; nothing in a box, where hardly any is tried twice."""
+        return turns_of(state, points, self.delta, self.examples) if state.finite else None
+
+    def tell(self, state: ObservedState, points: Array, losses: Array) -> ObservedState:
         """The observations behind the others; a candidate without an answer is only noted.
 
         Raises:
             ValueError: a point is not in the pool.
         """
-        answered = np.isfinite(losses)
-        kept = _rows_of(state.pool, points) if state.finite else points.reshape(len(points), -1)
-        told = (kept, np.where(answered, losses, 0.0), answered)
-        before = (state.new_points, state.new_losses, state.answered)
-        after = [np.concatenate(pair) for pair in zip(before, told, strict=True)]
-        return state._replace(new_points=after[0], new_losses=after[1], answered=after[2])
+        return tell(state, points, losses, self.turns(state, points))
 
-    def best(self, state: BayesState) -> Array:
-        """Of the candidates answered the one of lowest expected loss; at first the start."""
+    def done(self, state: ObservedState) -> bool:
+        """Whether in a pool nothing may be tried that could still be the best, or is expected to be
+        better by as much as the tolerance.
+        """
+        if not state.finite:
+            return False
+        now = self._standing(state)
+        return now.exhausted(self.repeats) or self._settled(state, now)
+
+    def _settled(self, state: ObservedState, now: Standing) -> bool:
+        model = self._model(state) if self.tolerance and self._covered(state) else None
+        if model is None:
+            return False
+        there = model.at(now.points[~now.closed])
+        gains = expected_improvement(there.mean, there.variance, float(model.fitted.min()))
+        return bool(gains.max() < self.tolerance)
+
+    def best(self, state: ObservedState) -> Array:
+        """Of the candidates answered the one of lowest expectation; at first the start.
+
+        One that is worse than another beyond doubt is not taken.
+        """
         model = self._model(state)
-        if model is not None:
-            lowest = model.seen.points[np.argmin(model.fitted)]
-            return np.asarray(lowest.reshape(state.pool.shape[1:]))
-        return state.pool[0].copy() if len(state.pool) else np.zeros(state.pool.shape[1:])
+        if model is None:
+            return state.pool[0].copy() if state.finite else np.zeros(state.pool.shape[1:])
+        feared = model.fitted.copy()
+        if state.finite:
+            now = self._standing(state)
+            losers = {row.tobytes() for row in now.points[now.out]}
+            out = np.array([row.tobytes() in losers for row in model.seen.points])
+            feared[out & ~out.all()] = np.inf
+        return np.asarray(model.seen.points[np.argmin(feared)].reshape(state.pool.shape[1:]))
+
+    def expected(self, state: ObservedState) -> Array | None:
+        """(N, 3) of a pool's candidates: expected loss, its standard deviation, and the number of
+        answers. NaN before the first answer.
+        """
+        if not state.finite:
+            return None
+        model = self._model(state)
+        told = history(state).answers.points[:, 0].astype(np.int64)
+        count = np.bincount(told, minlength=len(state.pool)).astype(np.float64)
+        nothing = np.full(len(count), np.nan)
+        if model is None:
+            return np.stack([nothing, nothing, count], axis=1)
+        there = model.at(flat(state.pool))
+        return np.stack([there.mean, np.sqrt(there.variance), count], axis=1)
 
     # --- the model -------------------------------------------------------------------------------
 
-    def _covered(self, state: BayesState) -> bool:
-        """Whether the first design is done."""
-        return len(np.unique(_history(state)[0], axis=0)) >= self.initial
+    def _standing(self, state: ObservedState) -> Standing:
+        return standing(state, self.delta, self.examples)
 
-    def _model(self, state: BayesState) -> Posterior | None:
+    def _covered(self, state: ObservedState) -> bool:
+        """Whether the first design is done."""
+        wanted = self.initial
+        if state.finite:
+            wanted = min(wanted, len(np.unique(flat(state.pool), axis=0)))
+        return len(np.unique(history(state).points, axis=0)) >= wanted
+
+    def _model(self, state: ObservedState) -> Posterior | None:
         """The process given all answers, or ``None`` if there is none."""
-        points, losses, weights = _history(state)
-        answered = weights > 0
-        if not answered.any():
-            return None
-        where = _coordinates(state, points[answered])
-        seen = observe(where, losses[answered], weights[answered])
-        if self.lengthscale == "gamma":
-            prior = Prior(gamma=(3.0, 6.0))
-        else:
-            # Two points of a box are about as far apart as their coordinates' variances add up to.
-            spread = self.bound * math.sqrt(2 / 3 * where.shape[1])
-            typical = typical_distance(_flat(state.pool)) if state.finite else spread
-            prior = Prior(lengthscale=(typical, 1.0))
-        # Where it starts is no choice of a step: best must see the process that ask has seen.
-        rng = stream(0, "bayes fit")
-        kernel, noise = fit(seen, prior, ard=self.ard, rng=rng)
-        return condition(kernel, seen, noise)
+        options = (self.kernel, self.residual, self.ard, self.lengthscale, self.bound)
+        return process(state, *options)
 
     # --- candidates ------------------------------------------------------------------------------
 
-    def _rows(self, state: BayesState, model: Posterior | None, rng: np.random.Generator) -> Array:
-        """(K,) rows of the pool."""
-        if not len(state.pool):
-            raise ConfigError(
-                "bayes searches a pool without candidates; put them into the state, as its 'pool'"
-            )
-        pool, (points, _, weights) = _flat(state.pool), _history(state)
-        tried, answered = np.zeros((2, len(pool)), np.bool_)
-        tried[points[:, 0].astype(np.int64)] = True
-        answered[points[weights > 0, 0].astype(np.int64)] = True
-        rows = np.sort(np.unique(pool, axis=0, return_index=True)[1])  # a text may be in it twice
-        pool, tried, answered = pool[rows], tried[rows], answered[rows]
-        count = min(self.batch, len(rows))
-        again = 0 if self.repeats and model is not None else 1
-        ranks = np.where(tried, np.where(answered, again, UNANSWERED), 0)
-        if model is None:
-            return np.asarray(rows[farthest(pool, tried, ranks, count)])
-        return np.asarray(rows[self._chosen(model, pool, ranks, count, rng)])
-
-    def _places(
-        self, state: BayesState, model: Posterior | None, rng: np.random.Generator
+    def _rows(
+        self, state: ObservedState, now: Standing, count: int, rng: np.random.Generator
     ) -> Array:
-        """(K, d) points of the box."""
-        dimensions = state.seen_points.shape[1]
+        """(count,) positions among the distinct candidates of a pool."""
+        model = self._model(state) if self._covered(state) else None
+        again = 0 if self.repeats and model is not None else TRIED
+        ranks = np.where(now.closed, CLOSED, np.where(now.tried, again, 0))
+        taken = np.isin(now.rows, state.next_points[:, 0].astype(np.int64))
+        ranks[taken] = TAKEN
         if model is None:
-            points = sobol(self.batch, dimensions, self.bound, rng)
-            if not len(_history(state)[0]):
+            return cover(now.points, now.tried, taken, ranks, count, rng)
+        return self._chosen(model, now.points, ranks, count, rng)
+
+    def _places(self, state: ObservedState, count: int, rng: np.random.Generator) -> Array:
+        """(count, d) points of the box."""
+        dimensions = state.seen_points.shape[1]
+        model = self._model(state) if self._covered(state) else None
+        if model is None:
+            points = sobol(count, dimensions, self.bound, rng)
+            if not len(history(state).points) and not len(state.next_points):
                 points[0] = 0.0
             return points
 
-        wary = _wary(state, model)
+        wary = cautious(history(state), model)
         lowest = float(wary.fitted.min())
 
         def gain(points: Array) -> Array:
@@ -227,7 +272,7 @@ class Bayes(Optimizer[BayesState]):
         centre = wary.seen.points[np.argmin(wary.fitted)]
         points = climb(gain, centre, self.bound, rng)
         ranks = np.zeros(len(points), np.int64)
-        return np.asarray(points[self._chosen(wary, points, ranks, self.batch, rng)])
+        return np.asarray(points[self._chosen(wary, points, ranks, count, rng)])
 
     def _chosen(
         self, model: Posterior, points: Array, ranks: Array, count: int, rng: np.random.Generator
@@ -237,56 +282,3 @@ class Bayes(Optimizer[BayesState]):
         if self.acquisition == "thompson":
             return thompson_batch(there, count, ranks, rng)
         return believe_batch(there, float(model.fitted.min()), noise, count, ranks)
-
-
-def _history(state: BayesState) -> tuple[Array, Array, Array]:
-    """All observations: (n, w) points, (n,) losses, (n,) weights with mean 1, 0 if unanswered.
-
-    How many examples are behind a client's own new losses is not its business to know: they count
-    as much as others do on average.
-    """
-    known = state.seen_weights[state.seen_weights > 0]
-    weights = state.seen_weights / (known.mean() if len(known) else 1.0)
-    points = np.concatenate([state.seen_points, state.new_points])
-    losses = np.concatenate([state.seen_losses, state.new_losses])
-    return points, losses, np.concatenate([weights, state.answered.astype(np.float64)])
-
-
-def _coordinates(state: BayesState, points: Array) -> Array:
-    """(n, d) of points as they are kept."""
-    return _flat(state.pool)[points[:, 0].astype(np.int64)] if state.finite else points
-
-
-def _wary(state: BayesState, model: Posterior) -> Posterior:
-    """The process in a box if what was never answered were as bad as the worst that was.
-
-    Else the surroundings of such a place look as promising in every step to come (the constant
-    liar of Ginsbourger et al. 2010 serves points that are still to be answered in the same way).
-    """
-    points, _, weights = _history(state)
-    distinct, group = np.unique(points, axis=0, return_inverse=True)
-    holes = distinct[np.bincount(group.reshape(-1), weights, len(distinct)) == 0]
-    if not len(holes):
-        return model
-    seen, count = model.seen, len(holes)
-    merged = observe(
-        np.concatenate([seen.points, holes]),
-        np.concatenate([seen.values, np.full(count, seen.values.max())]),
-        np.concatenate([seen.weights, np.full(count, np.median(seen.weights))]),
-    )
-    return condition(model.kernel, merged, model.noise, model.mean)
-
-
-def _flat(pool: Array) -> Array:
-    return pool.reshape(len(pool), -1)
-
-
-def _rows_of(pool: Array, points: Array) -> Array:
-    """(K, 1) rows of the pool that some points are."""
-    flat, rows = _flat(pool), []
-    for point in points.reshape(len(points), -1):
-        found = np.flatnonzero((flat == point).all(axis=1))
-        if not len(found):
-            raise ValueError(f"a candidate was told that is none of the {len(pool)} of the pool")
-        rows.append([float(found[0])])
-    return np.array(rows).reshape(-1, 1)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedbbpt.arrays import Array
+from fedbbpt.black_box import AtomicBox
 from fedbbpt.prompts._template import gap_of
-from fedbbpt.protocols import AtomicBox, Prompt
+from fedbbpt.protocols import Prompt
 from fedbbpt.types import RenderedPrompt, Space
 
 

@@ -12,10 +12,11 @@ from itertools import islice
 import numpy as np
 
 from fedbbpt.arrays import Array
+from fedbbpt.black_box import AtomicBox
 from fedbbpt.errors import ConfigError
 from fedbbpt.prompts._candidates import text_candidates, token_candidates
 from fedbbpt.prompts._template import gap_of
-from fedbbpt.protocols import AtomicBox, Prompt
+from fedbbpt.protocols import Prompt
 from fedbbpt.senses import Vocabulary
 from fedbbpt.types import RenderedPrompt, Space
 

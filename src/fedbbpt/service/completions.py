@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from fedbbpt.black_box import AtomicBox
 from fedbbpt.boxes import _causal, _masked
 from fedbbpt.boxes.causal_lm import CausalLm
 from fedbbpt.boxes.masked_lm import MaskedLm
-from fedbbpt.protocols import AtomicBox
 from fedbbpt.service._around import Refused
 
 NEUTRAL: dict[str, Any] = {
@@ -76,7 +76,7 @@ class Completions:
         """Raise Refused for what the model cannot do; asked before anything is paid."""
         box = self.box
         if not isinstance(box, CausalLm | MaskedLm):
-            raise Refused(f"{box.name} gives scores, not text; ask it at /v1/evaluate")
+            raise Refused(f"{box.name} is no language model of this machine; use /v1/evaluate")
         if asked.model != box.name:
             raise Refused(f"there is no model '{asked.model}' here; there is '{box.name}'", 404)
         for key, value in (asked.model_extra or {}).items():

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from fedbbpt.black_box import AtomicBox
 from fedbbpt.errors import BoxError, FedbbptError, MissingExtra, TransientError, UsageError
-from fedbbpt.protocols import AtomicBox
 from fedbbpt.service._around import Refused
 from fedbbpt.service.door import Door, fault
 from fedbbpt.service.served import Service

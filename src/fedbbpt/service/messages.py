@@ -8,10 +8,12 @@ Id = Annotated[int, Field(ge=0)]
 
 
 class PromptIn(BaseModel):
-    """A prompt; ``soft`` names float32 matrices (T, H) among the request's arrays."""
+    """A prompt; ``soft`` names float32 matrices (T, H) among the request's arrays. Without labels
+    an answer in words is asked for.
+    """
 
     template: str
-    labels: list[str] = Field(min_length=1)
+    labels: list[str]
     side: Literal["label", "text", "image"]
     mode: Literal["add", "insert"] = "add"
     place: Literal["before", "after"] = "before"

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from fedbbpt.arrays import Array
+from fedbbpt.black_box import AtomicBox
 from fedbbpt.boxes import _packed
-from fedbbpt.boxes._forms import Form, Pairs
+from fedbbpt.boxes._forms import Form, Pairs, check_asked
 from fedbbpt.errors import BoxError, ConfigError, FedbbptError
-from fedbbpt.protocols import AtomicBox
 from fedbbpt.senses import Vocabulary
 from fedbbpt.service._around import Refused
 from fedbbpt.service.cache import Durable, Memory
@@ -117,6 +117,7 @@ class Service:
 
     def _fits(self, prompt: RenderedPrompt) -> None:
         box, words = self.box, self.box.vocabulary
+        check_asked(box.name, self.gives, [prompt])
         if prompt.kind not in box.accepts or prompt.side not in box.sides:
             raise ConfigError(
                 f"{box.name} takes {', '.join(sorted(box.accepts))} prompts on the "

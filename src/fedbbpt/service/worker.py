@@ -73,7 +73,7 @@ class Worker:
         seen: is told the number of wanted atoms of each evaluation.
 
     Attributes:
-        evaluate: the model, as :meth:`fedbbpt.protocols.AtomicBox.evaluate`; set before any call.
+        evaluate: the model, as :meth:`fedbbpt.black_box.AtomicBox.evaluate`; set before any call.
     """
 
     evaluate: Evaluate

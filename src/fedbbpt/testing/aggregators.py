@@ -13,10 +13,10 @@ from fedbbpt.arrays import decode, encode, from_arrays, to_arrays
 from fedbbpt.protocols import Aggregator, Optimizer
 from fedbbpt.random import stream
 from fedbbpt.testing._require import bits, finite, require
-from fedbbpt.testing.optimizers import quadratic, walk
+from fedbbpt.testing.optimizers import quadratic, received, space_of, walk
 from fedbbpt.types import Space, Update
 
-SPACE = Space("real", (2, 3))
+SHAPE = (2, 3)
 CENTRES = (-1.0, 0.5, 1.0, 2.0)
 """Each client's own optimum."""
 
@@ -43,6 +43,11 @@ def fits(aggregator: Aggregator, optimizer: Optimizer[Any]) -> bool:
     return set(aggregator.needs) <= known and bool(aggregator.fields(optimizer))
 
 
+def space_for(optimizer: Optimizer[Any]) -> Space:
+    """A box, or for an optimiser that searches only pools a pool."""
+    return space_of("pool" if optimizer.spaces == {"pool"} else "real", SHAPE)
+
+
 def some_updates(
     aggregator: Aggregator,
     optimizer: Optimizer[Any],
@@ -53,10 +58,10 @@ def some_updates(
     """Clients' answers to a broadcast, after three steps towards their own optimum, or one where
     all try the same candidates.
     """
-    fresh = optimizer.init(SPACE)
-    updates = []
+    space, updates = space_for(optimizer), []
+    plan = optimizer.plan(state, stream(0, "kit plan", round))
     for k, centre in enumerate(centres):
-        local = fresh._replace(**{name: getattr(state, name) for name in optimizer.shares})
+        local = received(optimizer, space, plan)
         name = None if aggregator.shared else f"client {k}"
         for step in range(1 if aggregator.shared else 3):
             points = optimizer.ask(local, stream(0, "kit", round, name, step))
@@ -71,7 +76,7 @@ def some_updates(
 
 def _played(aggregator: Aggregator, optimizer: Optimizer[Any], rounds: int, wire: bool) -> Any:
     """State and memory after some rounds; over a wire between them if asked."""
-    state = optimizer.init(SPACE)
+    state = optimizer.init(space_for(optimizer))
     memory = aggregator.init(state)
     for round in range(rounds):
         updates = some_updates(aggregator, optimizer, state, round)
@@ -122,7 +127,7 @@ def merge_leaves_its_arguments_alone(aggregator: Aggregator, optimizer: Optimize
 
 def memory_is_data(aggregator: Aggregator, optimizer: Optimizer[Any]) -> None:
     """State and memory that went over the wire every round end with the same bits."""
-    start = optimizer.init(SPACE)
+    start = optimizer.init(space_for(optimizer))
     state, memory = _played(aggregator, optimizer, 3, wire=False)
     for name, value in memory.items():
         require(isinstance(value, np.ndarray), f"memory {name} is a {type(value).__name__}")
@@ -142,7 +147,7 @@ def any_number_may_answer(aggregator: Aggregator, optimizer: Optimizer[Any]) -> 
         after, kept = aggregator.merge(state, updates[:count], memory)
         require(finite(after), f"{count} updates led to {after}")
         best = np.asarray(aggregator.best(optimizer, after, kept))
-        fine = best.shape == SPACE.shape and np.isfinite(best).all()
+        fine = best.shape == SHAPE and np.isfinite(best).all()
         require(fine, f"after {count} updates the best point is {best}")
 
 
@@ -162,7 +167,7 @@ def no_answer_is_left_out(aggregator: Aggregator, optimizer: Optimizer[Any]) -> 
 
 def clients_that_agree_are_followed(aggregator: Aggregator, optimizer: Optimizer[Any]) -> None:
     """Clients with the same optimum pull the best point towards it."""
-    state = optimizer.init(SPACE)
+    state = optimizer.init(space_for(optimizer))
     memory = aggregator.init(state)
     for round in range(25):
         updates = some_updates(aggregator, optimizer, state, round, centres=(1.0,) * 4)
@@ -174,7 +179,7 @@ def clients_that_agree_are_followed(aggregator: Aggregator, optimizer: Optimizer
 
 def weights_matter(aggregator: Aggregator, optimizer: Optimizer[Any]) -> None:
     """A client with more examples counts more. Not one of ``LAWS``: ranking by loss ignores it."""
-    state = walk(optimizer, SPACE, 1)
+    state = walk(optimizer, space_for(optimizer), 1)
     memory = aggregator.init(state)
     updates = some_updates(aggregator, optimizer, state)
     heavy = [replace(updates[0], weight=1000.0), *updates[1:]]

@@ -5,34 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from fedbbpt.errors import ConfigError
-from fedbbpt.prompts.soft import Soft
-from fedbbpt.protocols import AtomicBox
-from fedbbpt.random import stream
-from fedbbpt.testing._pictures import PICTURES, Shade
+from fedbbpt.black_box import AtomicBox
+from fedbbpt.testing._cases import EXAMPLES, TEMPLATES, WORDS, Case, cases_for, word_cases_for
+from fedbbpt.testing._pictures import Shade
 from fedbbpt.testing._require import bits, require
+from fedbbpt.testing._word_laws import (
+    answers_in_words,
+    half_a_grid_of_words,
+    threads_agree_in_words,
+    words_do_not_depend_on_the_rest,
+)
 from fedbbpt.types import RenderedPrompt
 
-EXAMPLES = (
-    "a lovely story, and moving",
-    "dull",
-    "the film was rather weak, and its story boring",
-    "great",
-)
-TEMPLATES = {"label": "It was {label}.", "text": "{text} All in all it was", "image": "a {label}"}
-WORDS = ("terrible", "great", "odd")
-
-
-class Case(NamedTuple):
-    """What a law asks a box: three different prompts of one kind on one side, and examples."""
-
-    prompts: tuple[RenderedPrompt, ...]
-    examples: tuple[Any, ...]
-
+# As sorted() has it, which tests/test_house.py asks for.
+__all__ = [  # noqa: RUF022
+    "Case", "EXAMPLES", "LAWS", "TEMPLATES", "WORDS", "WORD_LAWS",
+    "cases_for", "check_box", "check_names", "word_cases_for",
+]  # fmt: skip
 
 Law = Callable[[AtomicBox, Case], None]
 
@@ -42,13 +35,16 @@ def check_box(box: AtomicBox, cases: Sequence[Case] | None = None) -> None:
 
     Args:
         box: without a wrapper, or with any.
-        cases: what to ask; left out, prompts of every kind and side that the box accepts.
+        cases: what to ask; left out, prompts of every kind and side that the box accepts, and the
+            same without labels if it gives text.
 
     Raises:
         AssertionError: a law is broken; the message says which and how.
     """
-    for case in cases_for(box) if cases is None else cases:
-        for law in LAWS:
+    if cases is None:
+        cases = [*(cases_for(box) if "scores" in box.gives else ()), *word_cases_for(box)]
+    for case in cases:
+        for law in LAWS if case.prompts[0].labels else WORD_LAWS:
             law(box, case)
 
 
@@ -66,57 +62,6 @@ def check_names(box: AtomicBox, other: AtomicBox, case: Case | None = None) -> N
         _keys(other, case.prompts, case.examples)
     )
     require(not shared, f"{box.name} and {other.name} share {len(shared)} keys")
-
-
-def cases_for(box: AtomicBox, examples: Sequence[Any] | None = None) -> list[Case]:
-    """Three prompts of every kind on every side that the box accepts.
-
-    Soft prompts need the box's vocabulary, and so do token prompts. Left out, examples are
-    pictures where the box sees such, else texts.
-    """
-    cases: list[Case] = []
-    if examples is None:
-        examples = EXAMPLES if box.vision is None else PICTURES
-    for side in sorted(box.sides):
-        start = _start(box, side)
-        template = start.template
-        if side == "image":
-            shaded = [replace(start, visual=visual) for visual in (None, Shade(0.2), Shade(-0.1))]
-            cases += [Case(tuple(shaded), tuple(examples))] if "image" in box.accepts else []
-            continue
-        if "text" in box.accepts:
-            texts = [template, f"So {template}", f"Well, {template}"]
-            cases.append(Case(tuple(replace(start, template=t) for t in texts), tuple(examples)))
-        if box.vocabulary is None:
-            continue
-        if "tokens" in box.accepts:
-            ids = [int(i) for i in box.vocabulary.ordinary()[:4]]
-            tokens = [tuple(ids[:2]), tuple(ids[1:3]), tuple(ids[1:4])]
-            for place in ("before", "after"):
-                made = [replace(start, tokens=(t,), place=place) for t in tokens]
-                cases.append(Case(tuple(made), tuple(examples)))
-            if side == "label":
-                turns = [(*tokens[i:], *tokens[:i]) for i in range(len(WORDS))]
-                made = [replace(start, tokens=turn) for turn in turns]
-                cases.append(Case(tuple(made), tuple(examples)))
-        if "soft" in box.accepts:
-            for mode, per_class in (("add", False), ("insert", False), ("add", side == "label")):
-                soft = Soft(box.vocabulary, template, WORDS, side, mode, 2, "", 4, per_class)
-                points = stream(0, "kit").standard_normal((3, *soft.space.shape))
-                cases.append(Case(tuple(soft.render(points)), tuple(examples)))
-    require(cases, f"{box.name} takes {sorted(box.accepts)}: no prompt of the kit fits")
-    return cases
-
-
-def _start(box: AtomicBox, side: str) -> RenderedPrompt:
-    """The kit's manual prompt, with a mask where the box needs one."""
-    start = RenderedPrompt(TEMPLATES[side], WORDS, side)
-    try:
-        box.prepare(start)
-    except ConfigError:
-        start = replace(start, template=start.template + " {mask}")
-        box.prepare(start)
-    return start
 
 
 def _keys(box: AtomicBox, prompts: Sequence[Any], examples: Sequence[Any]) -> list[bytes]:
@@ -207,7 +152,9 @@ def keys_tell_apart(box: AtomicBox, case: Case) -> None:
         # What its texts change depends on the box: some answer with classes of their own.
         changes["visual"] = replace(first, visual=Shade(0.1))
     else:
-        changes["label"] = replace(first, labels=(first.labels[0] + "ly", *first.labels[1:]))
+        if "scores" in box.gives:
+            labels = (first.labels[0] + "ly", *first.labels[1:]) if first.labels else ("great",)
+            changes["label"] = replace(first, labels=labels)
         changes["template"] = replace(first, template="Then " + first.template)
     if first.soft:
         changes["soft"] = replace(first, soft=tuple(s + np.float32(0.01) for s in first.soft))
@@ -296,3 +243,15 @@ LAWS: tuple[Law, ...] = (
     gradients_are_slopes,
     threads_agree,
 )
+
+WORD_LAWS: tuple[Law, ...] = (
+    declares_itself,
+    split_is_pure,
+    answers_in_words,
+    half_a_grid_of_words,
+    rows_do_not_depend_on_what_is_wanted,
+    keys_tell_apart,
+    words_do_not_depend_on_the_rest,
+    threads_agree_in_words,
+)
+"""What a box keeps that answers prompts without labels."""

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from fedbbpt.aggregators.adam import Adam
+from fedbbpt.black_box import AtomicBox
 from fedbbpt.budget import FEDERATION, Budget
 from fedbbpt.counting import FINAL, SEARCH
 from fedbbpt.engines.local import Local
 from fedbbpt.optimizers.es import Es
 from fedbbpt.phases import PHASES
 from fedbbpt.prompts.soft import Soft
-from fedbbpt.protocols import Aggregator, AtomicBox, Engine, Optimizer
+from fedbbpt.protocols import Aggregator, Engine, Optimizer
 from fedbbpt.round import Client, Door, Parts, Phase, Played, Server, play
 from fedbbpt.storage import Store
 from fedbbpt.tasks.classify import Classify

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from fedbbpt.arrays import Array
+from fedbbpt.black_box import AtomicBox, Wrapper
 from fedbbpt.errors import TransientError
-from fedbbpt.protocols import AtomicBox, Wrapper
 from fedbbpt.testing._fault_kinds import KINDS, TRANSIENT, Dice, check_shares, evenly, swap
 from fedbbpt.testing._fault_server import FaultServer, Seen
 from fedbbpt.types import Atom, Grid, RenderedPrompt, Reply, digest
@@ -95,7 +95,7 @@ class Faulty(Wrapper):
             raise TransientError(f"{self.name} failed as it was told to")
         rows = self.inner.evaluate(atoms, wanted)
         rows = [
-            np.full_like(row, np.nan) if self._fails("nans", key) else row
+            row + np.nan if self._fails("nans", key) else row
             for key, row in zip(keys, rows, strict=True)
         ]
         return rows[:-1] if keys and self._fails("counts", call) else rows

@@ -42,27 +42,24 @@ def check_optimizer(optimizer: Optimizer[Any], space: Space | None = None) -> No
 def small_spaces(optimizer: Optimizer[Any]) -> list[Space]:
     """A few of every kind that the optimiser searches."""
     return [
-        Space(kind, shape, separable)
+        space_of(kind, shape, separable)
         for kind in sorted(optimizer.spaces)
         for shape, separable in SHAPES.get(kind, SHAPES["real"])
     ]
 
 
+def space_of(kind: str, shape: tuple[int, ...], separable: bool = False) -> Space:
+    """A space; a pool has 40 points, the zero point and others that are mostly worse."""
+    if kind != "pool":
+        return Space(kind, shape, separable)
+    points = stream(0, "kit pool").uniform(-1.0, 1.5, (40, *shape))
+    points[0] = 0.0
+    return Space(kind, shape, separable, points)
+
+
 def loss_in(space: Space) -> Loss:
     """What the laws let an optimiser minimise in a space."""
     return ladder if space.kind == "categorical" else quadratic
-
-
-def start(optimizer: Optimizer[Any], space: Space) -> Any:
-    """A fresh state; in a pool with candidates, whose first is not the zero point."""
-    state = optimizer.init(space)
-    if space.kind != "pool":
-        return state
-    known = type(state)._fields
-    require("pool" in known, f"a state over a pool needs the field pool, not only {known}")
-    pool = stream(0, "kit pool").uniform(-1.0, 1.0, (40, *space.shape))
-    pool[0] = -0.5
-    return state._replace(pool=pool)
 
 
 def quadratic(points: Array, centre: float = 1.0) -> Array:
@@ -81,11 +78,17 @@ def ladder(points: Array) -> Array:
 
 def walk(optimizer: Optimizer[Any], space: Space, steps: int, state: Any = None) -> Any:
     """State after some steps on the space's loss, from the start or from a state."""
-    state = start(optimizer, space) if state is None else state
+    state = optimizer.init(space) if state is None else state
     for step in range(steps):
         points = optimizer.ask(state, stream(0, "kit", step=step))
         state = optimizer.tell(state, points, loss_in(space)(points))
     return state
+
+
+def received(optimizer: Optimizer[Any], space: Space, state: Any) -> Any:
+    """What a client makes of the server's state."""
+    shared = {name: getattr(state, name) for name in optimizer.shares}
+    return optimizer.init(space)._replace(**shared)
 
 
 # --- the laws ------------------------------------------------------------------------------------
@@ -95,7 +98,7 @@ def candidates_keep_their_shape(optimizer: Optimizer[Any], space: Space) -> None
     """Every ask gives (K, *shape) finite numbers, with one K from the first step to the last; in a
     pool K of its rows.
     """
-    first = optimizer.ask(start(optimizer, space), stream(0, "kit"))
+    first = optimizer.ask(optimizer.init(space), stream(0, "kit"))
     require(first.ndim == 1 + len(space.shape), f"ask gave shape {first.shape} in {space}")
     for steps in (0, 1, 4):
         state = walk(optimizer, space, steps)
@@ -107,7 +110,8 @@ def candidates_keep_their_shape(optimizer: Optimizer[Any], space: Space) -> None
         )
         require(np.isfinite(points).all(), f"after {steps} steps ask gave {points}")
         if space.kind == "pool":
-            rows, distinct = {row.tobytes() for row in state.pool}, {p.tobytes() for p in points}
+            assert space.points is not None
+            rows, distinct = {p.tobytes() for p in space.points}, {p.tobytes() for p in points}
             fine = distinct <= rows and len(distinct) == len(points)
             require(fine, f"after {steps} steps ask gave {points}, not distinct rows of the pool")
 
@@ -173,15 +177,13 @@ def no_answer_is_left_out(optimizer: Optimizer[Any], space: Space) -> None:
 
 
 def starts_at_zero(optimizer: Optimizer[Any], space: Space) -> None:
-    """The search starts at the starting prompt: the zero point, or the first of a pool."""
-    state = start(optimizer, space)
+    """The search starts at the starting prompt, the zero point."""
+    state = optimizer.init(space)
     best = np.asarray(optimizer.best(state))
     require(best.shape == space.shape, f"best gave shape {best.shape}, expected {space.shape}")
     # A categorical point stands for the first largest entry of each row.
     moved = best.argmax(axis=-1) if space.kind == "categorical" else best
-    if space.kind == "pool":
-        moved = best - state.pool[0]
-    require(not moved.any(), f"the search starts at {best}, not at the zero point or first row")
+    require(not moved.any(), f"the search starts at {best}, not at the zero point")
 
 
 def best_is_a_point(optimizer: Optimizer[Any], space: Space) -> None:
@@ -202,11 +204,33 @@ def declares_its_fields(optimizer: Optimizer[Any], space: Space) -> None:
         extra = set(getattr(optimizer, name)) - fields
         require(not extra, f"{name} lists {sorted(extra)}, but the state has {sorted(fields)}")
     require(optimizer.shares, "shares is empty: no client would ever hear of the others")
-    server, fresh = walk(optimizer, space, 3), start(optimizer, space)
-    client = fresh._replace(**{name: getattr(server, name) for name in optimizer.shares})
+    client = received(optimizer, space, walk(optimizer, space, 3))
     points = optimizer.ask(client, stream(0, "kit"))
     after = optimizer.tell(client, points, loss_in(space)(points))
     require(finite(after), f"from the shared fields alone tell led to {after}")
+
+
+def a_plan_reaches_the_clients(optimizer: Optimizer[Any], space: Space) -> None:
+    """What the server planned, clients ask first: each the same, whatever its own generator says
+    and though it knows the shared fields alone. Who asks without a plan makes the same one.
+    """
+    server = walk(optimizer, space, 3)
+    before = bits(server)
+    plan = optimizer.plan(server, stream(5, "kit"))
+    require(bits(server) == before, "plan changed the state it was given")
+    again = optimizer.plan(plan, stream(6, "kit"))
+    require(bits(again) == bits(plan), "a plan was made anew although there was one")
+    client = received(optimizer, space, plan)
+    points = optimizer.ask(client, stream(7, "kit"))
+    if before != bits(plan):
+        unplanned = optimizer.ask(server, stream(5, "kit"))
+        require(bits(unplanned) == bits(points), f"planned was {unplanned}, asked {points}")
+    turns = [optimizer.turns(state, points) for state in (plan, client)]
+    require(bits(turns[0] is None) == bits(turns[1] is None), "only one of both knows of turns")
+    if turns[0] is not None:
+        fine = turns[0].shape == (len(points),) and turns[0].dtype == np.int64
+        require(fine and (turns[0] >= 0).all(), f"the turns are {turns[0]}, not (K,) int64 from 0")
+        require(bits(turns[0]) == bits(turns[1]), f"{turns[1]} at a client, {turns[0]} planned")
 
 
 def improves(optimizer: Optimizer[Any], space: Space) -> None:
@@ -220,9 +244,8 @@ def improves(optimizer: Optimizer[Any], space: Space) -> None:
     rows, loss = space.separable or space.kind == "categorical", loss_in(space)
     both = space.separable and space.kind == "categorical"
     shape = (2, 2, 5) if both else (2, 5) if rows else (10,)
-    where = Space(space.kind, shape, space.separable)
-    state = start(optimizer, where)
-    origin = state.pool[0] if space.kind == "pool" else np.zeros(where.shape)
+    where = space_of(space.kind, shape, space.separable)
+    state, origin = optimizer.init(where), np.zeros(where.shape)
     candidates = 60 if "pool" in optimizer.spaces else 1000
     steps = 1 + candidates // len(optimizer.ask(state, stream(0, "kit")))
     best = optimizer.best(walk(optimizer, where, steps))
@@ -241,6 +264,7 @@ LAWS: tuple[Law, ...] = (
     state_is_data,
     starts_at_zero,
     best_is_a_point,
+    a_plan_reaches_the_clients,
     improves,
     no_answer_is_left_out,
 )

@@ -10,7 +10,8 @@ import numpy as np
 
 from fedbbpt import registry
 from fedbbpt.arrays import Array
-from fedbbpt.protocols import BlackBox, Prompt
+from fedbbpt.black_box import BlackBox
+from fedbbpt.protocols import Prompt
 from fedbbpt.random import stream
 from fedbbpt.senses import Vocabulary
 from fedbbpt.testing._require import bits, require
@@ -20,7 +21,7 @@ Law = Callable[[Prompt], None]
 
 
 def check_prompt(prompt: Prompt) -> None:
-    """Try every law.
+    """Try every law. A pool needs three points or more.
 
     Raises:
         AssertionError: a law is broken; the message says which and how.
@@ -103,7 +104,9 @@ def check_pixels(prompt: Prompt, size: tuple[int, int]) -> None:
 
 
 def some_points(prompt: Prompt, count: int = 5) -> Array:
-    """(count, *shape) different points, the zero point first."""
+    """(count, *shape) points, the zero point first: different ones, or those of a pool in turn."""
+    if prompt.space.points is not None:
+        return prompt.space.points[np.arange(count) % len(prompt.space.points)]
     points = stream(0, "kit").standard_normal((count, *prompt.space.shape))
     points[0] = 0.0
     return points
@@ -118,14 +121,17 @@ def _keys(rendered: Sequence[RenderedPrompt]) -> list[Any]:
 
 def one_prompt_per_point(prompt: Prompt) -> None:
     """K points give K prompts for the same classes, of a kind that the class declares."""
-    rendered = prompt.render(some_points(prompt))
+    points = some_points(prompt)
+    require(not points[0].any(), "the first point of a pool is not the zero point")
+    rendered = prompt.render(points)
     require(len(rendered) == 5, f"5 points gave {len(rendered)} prompts")
     kinds, sends = {p.kind for p in rendered}, prompt.sends
     # A prompt of tokens that has none is plain text.
     known = sends | {"text"} if "tokens" in sends else sends
     require(kinds <= known, f"rendered prompts are {sorted(kinds)}, but sends is {sorted(sends)}")
     classes = {p.labels for p in rendered}
-    require(len(classes) == 1 and len(rendered[0].labels) > 1, f"labels differ: {classes}")
+    # Without labels an answer in words is asked for.
+    require(len(classes) == 1 and len(rendered[0].labels) != 1, f"labels differ: {classes}")
     for each in rendered:
         sides = ("image",) if "image" in sends else ("label", "text")
         require(each.side in sides, f"a prompt stands on the side '{each.side}'")
@@ -135,7 +141,7 @@ def one_prompt_per_point(prompt: Prompt) -> None:
             require(many in (0, 1, most), f"{many} {what} prompts for {classes}")
         many = len(prompt.read(each))
         require(many in (0, 1, len(each.labels)), f"{many} texts were read from {classes}")
-        require(len(each.keys) == len(each.labels), f"{len(each.keys)} keys for {classes}")
+        require(len(each.keys) == max(1, len(each.labels)), f"{len(each.keys)} keys for {classes}")
 
 
 def rendering_is_pure(prompt: Prompt) -> None:

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from fedbbpt.arrays import Array
+from fedbbpt.black_box import AtomicBox, Wrapper
 from fedbbpt.boxes.function import Function
 from fedbbpt.errors import TransientError
-from fedbbpt.protocols import AtomicBox, Wrapper
 from fedbbpt.random import stream, word
 from fedbbpt.senses import Vocabulary
 from fedbbpt.types import Atom, Batch, Grid, RenderedPrompt, Reply, digest, distinct
@@ -268,7 +268,7 @@ class CountingBox(Wrapper):
                 raise TransientError(f"{sum(raising)} atoms failed as they were told to")
             holes = [self._fails("nans", self.nans, key) for key in keys]
         rows = self.inner.evaluate(atoms, wanted)
-        return [np.full_like(r, np.nan) if hole else r for r, hole in zip(rows, holes, strict=True)]
+        return [r + np.nan if hole else r for r, hole in zip(rows, holes, strict=True)]
 
     def chosen(self, kind: str, share: float, key: bytes) -> bool:
         """Whether the rule ``"raises"`` or ``"nans"`` picks this atom."""

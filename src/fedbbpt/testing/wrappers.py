@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from itertools import permutations
 
+from fedbbpt.black_box import AtomicBox, Wrapper
 from fedbbpt.budget import Budget
 from fedbbpt.errors import BoxError
-from fedbbpt.protocols import AtomicBox, Wrapper
 from fedbbpt.testing._require import bits, require
 from fedbbpt.testing.boxes import cases_for
 from fedbbpt.testing.toys import CountingBox, MemoryStore, toy_box

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fedbbpt.arrays import Array
-from fedbbpt.protocols import AtomicBox, Wrapper
+from fedbbpt.black_box import AtomicBox, Wrapper
 from fedbbpt.types import Atom, RenderedPrompt
 from fedbbpt.wrappers import _gradient
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from fedbbpt.arrays import Array
+from fedbbpt.black_box import AtomicBox, Wrapper
 from fedbbpt.errors import BoxError, ConfigError, FedbbptError, TransientError
-from fedbbpt.protocols import AtomicBox, Wrapper
 from fedbbpt.types import Atom
 
 

