@@ -1,17 +1,20 @@
-# `make demo`, `make demo-vision` and `make test` each set up what they need in .venv, once, and can
-# be repeated.
+# `make demo`, `make demo-vision`, `make demo-instructions` and `make test` each set up what they need
+# in .venv, once, and can be repeated.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo demo-vision test lint clean
+.PHONY: demo demo-vision demo-instructions test lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/fedbbpt demo --overwrite
 
 demo-vision: $(VENV)/.vision
 	$(BIN)/fedbbpt demo vision --overwrite
+
+demo-instructions: $(VENV)/.instructions
+	$(BIN)/fedbbpt demo instructions --overwrite
 
 test: $(VENV)/.dev lint
 	$(BIN)/python -m pytest
@@ -31,6 +34,11 @@ $(VENV)/.demo: pyproject.toml
 $(VENV)/.vision: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) --editable '.[vision]'
+	touch $@
+
+$(VENV)/.instructions: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --editable '.[http]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.demo

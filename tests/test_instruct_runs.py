@@ -1,11 +1,13 @@
 """Whole runs that tune an instruction: the same to the bit, within budget, and telling nothing."""
 
 import csv
+import gc
 import json
 import re
 import sys
 import tempfile
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -17,7 +19,8 @@ from hypothesis import strategies as st
 from fedbbpt import api
 from fedbbpt.boxes.function import Function
 from fedbbpt.config import resolve
-from fedbbpt.errors import BoxError, BudgetTooSmall, Incompatible
+from fedbbpt.engines.local import Local
+from fedbbpt.errors import BoxError, BudgetTooSmall, Incompatible, RunDirError
 from fedbbpt.record import read_lines
 from fedbbpt.sharing import share_out, tables
 from fedbbpt.testing.simulated_llm import SimulatedLlm, examples, table_skill
@@ -42,7 +45,7 @@ def at(model):
 def cards(*sizes):
     """So many cards for each school."""
     ends = np.cumsum([0, *sizes])
-    return {f"school {k}": CARDS[a:b] for k, (a, b) in enumerate(zip(ends, ends[1:], strict=False))}
+    return {f"school {k}": CARDS[a:b] for k, (a, b) in enumerate(pairwise(ends))}
 
 
 class Ran:
@@ -132,7 +135,7 @@ def twice(*sizes):
     texts = [f"{word} {other}" for word in TREES for other in TREES]
     ends = np.cumsum([0, *sizes])
     pairs = [(text, f"{text} {text}") for text in texts]
-    return {f"site {k}": pairs[a:b] for k, (a, b) in enumerate(zip(ends, ends[1:], strict=False))}
+    return {f"site {k}": pairs[a:b] for k, (a, b) in enumerate(pairwise(ends))}
 
 
 SHORT = {
@@ -171,14 +174,14 @@ def test_threads_wires_and_repetition_change_no_bit(server, tmp_path):
 
 
 def test_nothing_leaves_but_what_is_declared(server, tmp_path, monkeypatch):
-    sent, map_ = [], api.build.__globals__["registry"].find("engines", "local").map
+    sent, map_ = [], Local.map
 
     def listening(self, job, clients):
         updates = map_(self, job, clients)
         sent.extend((job.phase, update.arrays.keys()) for update in updates)
         return updates
 
-    monkeypatch.setattr("fedbbpt.engines.local.Local.map", listening)
+    monkeypatch.setattr(Local, "map", listening)
     ran(tmp_path, box=at(server), budget__queries=120)
     keys = {phase: set().union(*(k for p, k in sent if p == phase)) for phase, _ in sent}
     assert keys == {
@@ -507,3 +510,15 @@ def test_a_table_of_cards_is_read_as_it_is(server, tmp_path):
     assert outcome.result["clients"] == 2 and outcome.result["test_examples"] == 6
     again = api.resume(tmp_path / "out")
     assert {**again.result, "seconds": 0} == {**outcome.result, "seconds": 0}
+
+
+def test_a_lost_pool_is_named_and_nothing_stays_open(tmp_path):
+    changes = {"sites": twice(6, 6), **SHORT}
+    done = ran(tmp_path, toy(), **changes)
+    _, split = make(tmp_path, **changes)
+    file = done.out / "state" / "pool-2.safetensors"
+    file.unlink()
+    for _ in range(2):
+        with pytest.raises(RunDirError, match=f"{re.escape(str(file))} is lost or damaged"):
+            api.resume(done.out, box=toy(), split=split)
+        gc.collect()  # an open file would be told about here

@@ -198,7 +198,8 @@ def instructed(follower, writer=None, **changes):
         "data": {"train": ""},
         "box": box(follower, 3.0),
         "prompt": prompt,
-        "method": {"name": "fedinstruct", "snapshots": 1},
+        # A plan cannot know when a search has found enough.
+        "method": {"name": "fedinstruct", "snapshots": 1, "optimizer": {"tolerance": 0.0}},
         "budget": {"queries": 200},
     }
     if writer is not None:

@@ -126,7 +126,7 @@ def test_what_did_not_leave_is_told_by_number_alone(tmp_path):
         ("proposed", {"client": "birch", "sent": 0, "refused": {}}),
         ("proposed", {"client": "cedar", "sent": 0, "refused": {}}),
     ]
-    assert WHY == ("nothing", "long", "gap", "leak")
+    assert list(WHY) == ["nothing", "long", "gap", "leak"]
 
 
 def test_a_second_growth_asks_one_client_for_more_like_the_best(tmp_path):
@@ -143,6 +143,28 @@ def test_a_second_growth_asks_one_client_for_more_like_the_best(tmp_path):
     np.testing.assert_array_equal(pool.points[:4], before)
     gaps = np.linalg.norm(pool.points[:4] - pool.points[4], axis=1)
     assert gaps.argmin() == 1
+
+
+def test_what_was_varied_is_not_varied_again(tmp_path):
+    first = says("Pluralise it.", "List the letters.", "Sum up.")
+    pool, clients = grown(federation(tmp_path, again=3), tmp_path, ash=first)
+    for number in (1, 2, 3):
+        pool.grow(clients.ask, clients.tell, state_of(pool, [0.5, 0.9, 0.1, 1.0]), number)
+        pool = Proposals(federation(tmp_path, again=3), tmp_path, number + 1)
+    near = [unpacked(arrays["near"]) for _, arrays, _ in clients.heard[1:]]
+    assert near == [["List the letters.", YOURS], ["Pluralise it.", "Sum up."], []]
+
+
+def test_later_texts_find_a_place_though_the_first_were_few(tmp_path):
+    """They have no letters in common with what gave the pool its first direction."""
+    pool, clients = grown(federation(tmp_path), tmp_path, ash=says("Pluralise it."))
+    before, later = pool.points.copy(), ("Sum up.", "Go back.", "Say why.")
+    clients.says = dict.fromkeys(SITES, says(*later))
+    pool.grow(clients.ask, clients.tell, state_of(pool, [0.5, 0.1]), 7)
+    assert pool.texts[2:] == list(later)
+    np.testing.assert_array_equal(pool.points[:2], before)
+    gaps = np.linalg.norm(pool.points[2:, None] - pool.points[2:], axis=2)
+    np.testing.assert_allclose(gaps[~np.eye(3, dtype=bool)], np.sqrt(2), atol=0.3)
 
 
 def test_whoever_varies_is_drawn_anew(tmp_path):
@@ -203,7 +225,7 @@ def test_what_is_kept_is_all_of_it(tmp_path):
 
 @pytest.mark.parametrize("loss", ["gone", "cut", "empty"])
 def test_a_pool_that_is_lost_is_named(tmp_path, loss):
-    pool, _ = grown(federation(tmp_path), tmp_path, ash=says("Sum up."))
+    grown(federation(tmp_path), tmp_path, ash=says("Sum up."))
     file = tmp_path / "pool-1.safetensors"
     if loss == "gone":
         file.unlink()

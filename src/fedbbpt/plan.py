@@ -1,9 +1,9 @@
 """What a run will cost, before anything is paid: the whole run, rehearsed without its model.
 
 Queries, requests and caps come out as in the run itself, up to what depends on the model's
-answers: a search for words may run out of candidates and end early, how many of its snapshots
-differ is a guess, and so are the instructions that a model writes, each of which is taken to differ
-from all others. Tokens are counted in the very requests, by their bytes where the model's tokens
+answers: a search for words or instructions may end early, how many of its snapshots differ is a
+guess, and so are the instructions that a model writes, each of which is taken to differ from all
+others. Tokens are counted in the very requests, by their bytes where the model's tokens
 are not known. No query is sent.
 """
 

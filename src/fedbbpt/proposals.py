@@ -40,13 +40,6 @@ APART = 10.0
 OWN = "yours"
 """Who wrote the instruction that the user gave."""
 
-REFUSED = {
-    "nothing": "replies without one",
-    "long": "longer than prompt.longest",
-    "gap": "with a placeholder",
-    "leak": "telling of a private example",
-}
-
 Tell = Callable[..., None]
 
 
@@ -72,13 +65,14 @@ class Proposals:
         assert writing is not None
         self.writing, self._own = writing, prompt
         self.texts, self.authors = list(prompt.texts), [""]
-        self._refused = Counter[str]()
+        self._refused, self._varied = Counter[str](), list[str]()
         self.points: Array = np.asarray(prompt.space.points)
         self._axes: Axes | None = None
         if made:
             kept = self._read(made)
-            self.texts, self.authors, refused = json.loads(kept["words"].tobytes())
-            self._refused = Counter(refused)
+            words = json.loads(kept["words"].tobytes())
+            self.texts, self.authors, self._varied = words[:3]
+            self._refused = Counter(words[3])
             self.points = kept["points"]
             if "axes" in kept:
                 self._axes = Axes(kept["origin"], kept["axes"])
@@ -114,8 +108,11 @@ class Proposals:
         else:
             arrays: Arrays = {"number": np.array(self.writing.proposals)}
             if self.made:
-                best = self.ranked(state)[:NEAR]
-                arrays["near"] = packed([self.texts[row] for row in best])
+                # The same question would have the same answer.
+                best = [self.texts[row] for row in self.ranked(state)]
+                near = [text for text in best if text not in self._varied][:NEAR]
+                self._varied += near
+                arrays["near"] = packed(near)
                 order = stream(self._federation.config.run.seed, "varied", number)
                 clients = [clients[int(order.integers(len(clients)))]] if clients else []
             updates = [(update, None) for update in ask(PROPOSE.name, arrays, clients)]
@@ -137,7 +134,7 @@ class Proposals:
         """Why there is nothing to choose from, a sentence, if that is so."""
         if not self.made or len(self.texts) > 1:
             return ()
-        why = ", ".join(f"{REFUSED[why]}: {n}" for why, n in sorted(self._refused.items()) if n)
+        why = ", ".join(f"{WHY[why]}: {n}" for why, n in sorted(self._refused.items()) if n)
         known = why or "nothing new, or no client could pay for a query"
         return (f"no instruction but yours was tried, for none came that can be used ({known})",)
 
@@ -171,6 +168,8 @@ class Proposals:
             answers = 0.0
             if expected is not None and expected[row, 2]:
                 loss, error, answers = expected[row].tolist()
+                if self._federation.parts.task.words:  # where a loss is 1 - score
+                    loss = min(max(loss, 0.0), 1.0)
             found.append(
                 {
                     "instruction": self.texts[row],
@@ -222,7 +221,9 @@ class Proposals:
                 self._axes = principal(whole, self.points.shape[1])
                 places = self._axes.places(whole)[len(self.texts) :]
             else:
-                places = self._axes.places(self._encode(texts))
+                whole = self._encode(texts)
+                self._axes = self._axes.extended(whole)
+                places = self._axes.places(whole)
         taken = {point.tobytes() for point in self.points}
         kept = []
         for row, place in enumerate(places):
@@ -273,7 +274,7 @@ class Proposals:
     # --- on disk ---------------------------------------------------------------------------------
 
     def _keep(self) -> None:
-        words = json.dumps([self.texts, self.authors, self._refused]).encode()
+        words = json.dumps([self.texts, self.authors, self._varied, self._refused]).encode()
         arrays = {"words": np.frombuffer(words, np.uint8), "points": self.points}
         if self._axes is not None:
             arrays |= {"origin": self._axes.origin, "axes": self._axes.axes}

@@ -21,9 +21,13 @@ from fedbbpt.round import Client, Parts, Phase, zero
 from fedbbpt.types import Job, RenderedPrompt
 from fedbbpt.writing import ASK, Writing, instructions, proposal, unfit, variation
 
-WHY = ("nothing", "long", "gap", "leak")
-"""Why something did not leave: the writer wrote nothing; it is too long; it holds a placeholder of
-a template; it tells of an example."""
+WHY = {
+    "nothing": "replies without one",
+    "long": "longer than prompt.longest",
+    "gap": "with a placeholder",
+    "leak": "telling of a private example",
+}
+"""Why something did not leave."""
 
 Asked = tuple[RenderedPrompt, str]
 

@@ -54,6 +54,9 @@ def judge(run: Run) -> Verdict:
     chosen = len(run.books.snapshots.points) - 1
     if held is not None:
         chosen = choose(held["losses"], held["squares"], sum(update.weight for update in heard))
+    kept = run.books.snapshots
+    if kept.maps[chosen] == kept.maps[0] and (kept.points[chosen] == kept.points[0]).all():
+        chosen = 0  # the search came back to where it had begun
     run.refit()
     run.progress("phase", {"name": "evaluate"})
     tested = run.ask_all("evaluate", federation.holders("test"))
@@ -171,8 +174,8 @@ def _written(run: Run) -> int:
     """Queries that a writer answered, which say nothing of the model that is to follow."""
     if run.pool is None:
         return 0
-    told = [e for e in run.books.events.read() if e["event"] == "client" and e["phase"] == "propose"]
-    return sum(each["queries"] - each["dropped"] for each in told)
+    told = [event for event in run.books.events.read() if event["event"] == "client"]
+    return sum(e["queries"] - e["dropped"] for e in told if e["phase"] == "propose")
 
 
 def _scores(run: Run, verdict: Verdict, which: int) -> Tree:

@@ -48,16 +48,15 @@ class Run:
         self.seed = self.config.run.seed
         self.maps: Mappings | None = None
         self.pool: Proposals | None = None
-        if self.parts.counts:
-            try:
+        try:
+            if self.parts.counts:
                 self.maps = Mappings(federation, directory.state, self.books.counts.maps)
-            except RunDirError:
-                self.books.close()
-                raise
-            self._adopt()
-        if self.parts.prompt.writing is not None and federation.baseline is None:
-            self.pool = Proposals(federation, directory.state, self.books.counts.pools)
-            self._adopt()
+            if self.parts.prompt.writing is not None and federation.baseline is None:
+                self.pool = Proposals(federation, directory.state, self.books.counts.pools)
+        except RunDirError:
+            self.books.close()
+            raise
+        self._adopt()
         if not self.books.events.flush():  # else the run was begun before, and told them then
             for report in federation.gathered.reports:
                 self.books.events.write("vocabulary", **report)

@@ -78,6 +78,26 @@ def test_later_texts_are_put_among_the_others():
     np.testing.assert_array_equal(axes.places(found)[[2, 5]], both[[0, 2]])
 
 
+@given(SHAPES, st.integers(1, 9))
+def test_axes_that_are_left_are_for_what_later_texts_bring(shape, later):
+    """Of one text and another nothing is known but one direction: others are not all on it."""
+    rows, columns, dim, seed = shape
+    found, more = some(rows, columns, seed), some(later, columns, seed + 1)
+    first = principal(found, dim)
+    axes = first.extended(more)
+    used = first.axes.any(axis=1)
+    np.testing.assert_array_equal(axes.axes[used], first.axes[used])
+    np.testing.assert_array_equal(axes.places(found)[:, used], first.places(found)[:, used])
+    if not used.all():
+        np.testing.assert_allclose(axes.places(found), first.places(found), atol=1e-6)
+    both = np.concatenate([found, more])
+    if dim >= min(len(both) - 1, columns):
+        apart = distances(both)
+        np.testing.assert_allclose(distances(axes.places(both)), apart, atol=1e-5 * apart.max())
+    kept = axes.axes[axes.axes.any(axis=1)]
+    np.testing.assert_allclose(kept @ kept.T, np.eye(len(kept)), atol=1e-9)
+
+
 # --- likeness of letters -------------------------------------------------------------------------
 
 

@@ -69,8 +69,8 @@ def test_a_point_that_is_no_instruction_is_refused(pool, point):
 
 @given(
     st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60),
-    st.sampled_from([TEMPLATE, "{instruction}{text}", "{text}\n{instruction} Do: ", "a{text}{instruction}"]),
-)  # fmt: skip
+    st.sampled_from([TEMPLATE, "{instruction}{text}", "{text}\n{instruction} Do: "]),
+)
 def test_what_was_rendered_is_read(text, template):
     assume(not any(gap in text for gap in GAPS) and text.strip())
     prompt = made(template).grown((OWN, text), np.array([[0.0] * 16, [1.0] * 16]))

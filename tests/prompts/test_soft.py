@@ -110,8 +110,8 @@ def test_alpha_scales_the_move(alpha):
 
 def test_one_prompt_for_all_or_one_per_class():
     common, each = soft(), soft(per_class=True)
-    assert common.space == ("real", (6,), False)
-    assert each.space == ("real", (3, 6), True)
+    assert common.space[:3] == ("real", (6,), False)
+    assert each.space[:3] == ("real", (3, 6), True)
     z = points(each)
     for point, rendered in zip(z, each.render(z), strict=True):
         assert len(rendered.soft) == 3

@@ -83,7 +83,7 @@ def shown(prompt, vocabulary):
 @pytest.mark.parametrize(("template", "side"), [(LABEL, "label"), (TEXT, "text")])
 def test_a_slot_holds_a_candidate_or_nothing(template, side):
     prompt = tokens(template=template, side=side)
-    assert prompt.space == ("categorical", (3, 5), False)
+    assert prompt.space[:3] == ("categorical", (3, 5), False)
     points = np.eye(5)[[[0, 0, 0], [1, 0, 4], [2, 2, 2]]]
     a, b, _, d = prompt.ids
     rendered = prompt.render(points)
@@ -168,7 +168,7 @@ def test_the_place_is_part_of_the_key_where_there_are_tokens():
 
 def test_every_class_has_slots_of_its_own():
     prompt = tokens(per_class=True)
-    assert prompt.space == ("categorical", (2, 3, 5), True)
+    assert prompt.space[:3] == ("categorical", (2, 3, 5), True)
     a, b, _, d = prompt.ids
     (rendered,) = prompt.render(np.eye(5)[[[[0, 1, 2], [4, 0, 0]]]])
     assert rendered.tokens == ((a, b), (d,))

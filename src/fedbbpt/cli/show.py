@@ -159,12 +159,12 @@ def _instructions(outcome: api.Outcome) -> None:
     lines = [f"chosen    {chosen['instruction']}", f"yours     {own['instruction']}"]
     tried = [one for one in listed if one["loss"] is not None]
     lines.append(
-        f"pool      {len(listed)} instructions, {len(tried)} of them tried; the best, with their "
-        "expected score"
+        f"pool      {len(listed)} instructions, {len(tried)} of them tried; the best, by the loss "
+        "expected of them"
     )
     for one in tried[:TOP]:
-        score = f"{1 - one['loss']:.2f} ± {one['error']:.2f}"
-        lines.append(f"          {score}  {one['instruction']}  ({one['author']})")
+        loss = f"{one['loss']:z.2f} ± {one['error']:.2f}"  # never -0.00
+        lines.append(f"          {loss}  {one['instruction']}  ({one['author']})")
     console.print("\n".join(lines), markup=False)
 
 

@@ -38,17 +38,30 @@ class Axes(NamedTuple):
         moved = (np.asarray(embeddings, np.float64) - self.origin) @ self.axes.T
         return np.asarray(moved.astype(np.float32).astype(np.float64)) + 0.0
 
+    def extended(self, embeddings: Array) -> Axes:
+        """Rows that are zero become axes of what later (N, H) embeddings hold besides.
+
+        Where there are such rows, the first embeddings have no part in it: they stay in place.
+        """
+        moved = np.asarray(embeddings, np.float64) - self.origin
+        used = int(self.axes.any(axis=1).sum())
+        more = _directions(moved - moved @ self.axes.T @ self.axes, len(self.axes) - used)
+        return Axes(self.origin, np.concatenate([self.axes[:used], more]))
+
 
 def principal(embeddings: Array, dim: int) -> Axes:
     """The directions in which (N, H) embeddings differ most; the first embedding is the origin."""
     exact = np.asarray(embeddings, np.float64)
-    _, sizes, rows = np.linalg.svd(exact - exact.mean(axis=0), full_matrices=False)
-    kept = rows[:dim][sizes[:dim] > 1e-9 * max(1e-300, sizes[0])]
+    return Axes(exact[0], _directions(exact - exact.mean(axis=0), dim))
+
+
+def _directions(vectors: Array, count: int) -> Array:
+    """(count, H): orthonormal rows in which (N, H) vectors are longest, the last zero."""
+    _, sizes, rows = np.linalg.svd(vectors, full_matrices=False)
+    kept = rows[:count][sizes[:count] > 1e-9 * max(1.0, sizes[0])]
     # Which way an axis points is the solver's choice: its largest entry is made positive.
     kept = kept * np.sign(np.take_along_axis(kept, abs(kept).argmax(axis=1)[:, None], axis=1))
-    axes = np.zeros((dim, exact.shape[1]))
-    axes[: len(kept)] = kept
-    return Axes(exact[0], axes)
+    return np.concatenate([kept, np.zeros((count - len(kept), vectors.shape[1]))])
 
 
 def ngrams(texts: Sequence[str]) -> Array:
