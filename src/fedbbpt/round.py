@@ -25,8 +25,8 @@ import numpy as np
 
 from fedbbpt.arrays import Array, Arrays
 from fedbbpt.black_box import BlackBox
-from fedbbpt.drawing import drawn, in_turn
-from fedbbpt.errors import BudgetSpent
+from fedbbpt.drawing import drawn, in_turn, named
+from fedbbpt.errors import BudgetSpent, ConfigError, ExampleFault
 from fedbbpt.objective import Objective
 from fedbbpt.protocols import Aggregator, Engine, Optimizer, Prompt, Task
 from fedbbpt.random import stream
@@ -231,7 +231,11 @@ def work(parts: Parts, client: Client, job: Job) -> Update:
     """Any job at a client: opens the door, does the phase's work, sends what it declares."""
     phase, began = parts.phases[job.phase], time.perf_counter()
     door = client.open(job, phase)
-    arrays, weight = phase.work(parts, client, job, door.box)
+    try:
+        arrays, weight = phase.work(parts, client, job, door.box)
+    except ExampleFault as fault:
+        held = (client.train, client.holdout, client.test)
+        raise ConfigError(named(fault, client.name, *held)) from None
     sent = {name: arrays[name] for name in phase.sends(parts) if name in arrays}
     return Update(
         client.name,

@@ -75,12 +75,15 @@ class Tills:
     past: Callable[[], Mapping[str, Bill]]
     _spent: dict[str, Bill] = field(default_factory=dict)
     _held: dict[str, Bill] = field(default_factory=dict)
+    _written: Bill = field(default_factory=Bill)
     _read: bool = False
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
-    def open(self, account: str, round: int, final: bool) -> AccountTill:
-        """The till of one account in one round; ``final`` once the search is over."""
-        return AccountTill(self, account, round, final)
+    def open(self, account: str, round: int, final: bool, writes: bool = False) -> AccountTill:
+        """The till of one account in one round; ``final`` once the search is over, ``writes`` for
+        requests that say nothing of what the final pass will cost.
+        """
+        return AccountTill(self, account, round, final, writes)
 
     def hold(self, account: str, final: bool, hold: Hold) -> None:
         """Keep back; BudgetSpent if a cap cannot pay.
@@ -98,13 +101,16 @@ class Tills:
         """Whether others' holds are; BudgetSpent if what is spent is."""
         caps, spent, held = self.caps, _sum(self._spent), _sum(self._held)
         own, mine = self._spent.get(account, Bill()), self._held.get(account, Bill())
+        apart = self._written
+        plain = spent.plus(Bill(-apart.requests, -apart.tokens, -apart.usd))
         share = 0.0
-        if spent.requests and not final:
-            share = RESERVE * caps.final / spent.requests
+        if plain.requests and not final:
+            share = RESERVE * caps.final / plain.requests
+        tokens, usd = spent.tokens + share * plain.tokens, spent.usd + share * plain.usd
         waits = False
         for name, cap, used, busy, asked in (
-            ("tokens", caps.tokens, spent.tokens * (1 + share), held.tokens, hold.tokens),
-            ("usd", caps.usd, spent.usd * (1 + share), held.usd, hold.usd),
+            ("tokens", caps.tokens, tokens, held.tokens, hold.tokens),
+            ("usd", caps.usd, usd, held.usd, hold.usd),
             ("client_tokens", caps.client_tokens, own.tokens, mine.tokens, hold.tokens),
             ("client_usd", caps.client_usd, own.usd, mine.usd, hold.usd),
         ):
@@ -114,16 +120,19 @@ class Tills:
         return waits
 
     def settle(
-        self, account: str, round: int, hold: Hold, receipt: Receipt, rows: Mapping[bytes, Array]
+        self, till: AccountTill, hold: Hold, receipt: Receipt, rows: Mapping[bytes, Array]
     ) -> None:
         """Give back what was held, and book what was billed."""
-        self.record(account, round, receipt, rows)
+        account = till.account
+        self.record(account, till.round, receipt, rows)
         tokens = receipt.prompt_tokens + receipt.completion_tokens
         with self._changed:
             self._held[account] = self._held[account].plus(Bill(-1, -hold.tokens, -hold.usd))
             if tokens or receipt.usd:
                 bill = Bill(1, tokens, receipt.usd)
                 self._spent[account] = self._spent.get(account, Bill()).plus(bill)
+                if till.writes:
+                    self._written = self._written.plus(bill)
             self._changed.notify_all()
 
 
@@ -134,6 +143,7 @@ class AccountTill(NamedTuple):
     account: str
     round: int
     final: bool
+    writes: bool
 
     def reserve(self, tokens: int, usd: float) -> Hold:
         """Keep back the most that a request can cost."""
@@ -143,7 +153,7 @@ class AccountTill(NamedTuple):
 
     def settle(self, hold: Hold, receipt: Receipt, rows: Mapping[bytes, Array]) -> None:
         """Book the request with what it brought."""
-        self.tills.settle(self.account, self.round, hold, receipt, rows)
+        self.tills.settle(self, hold, receipt, rows)
 
 
 def _sum(bills: Mapping[str, Bill]) -> Bill:

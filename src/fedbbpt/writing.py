@@ -64,6 +64,11 @@ class Writing:
         """That each client pays for at a time, variations apart."""
         return self.proposals if self.writer == "soft" else 1
 
+    @property
+    def reply_tokens(self) -> int:
+        """That a reply may need; published are 128 for one instruction, of which few take 48."""
+        return 128 if self.writer == "soft" else max(128, 48 * self.proposals)
+
     def __post_init__(self) -> None:
         if self.writer not in WRITERS:
             raise ConfigError(f"prompt.writer is '{self.writer}'; known: {', '.join(WRITERS)}")

@@ -104,8 +104,15 @@ def test_an_example_without_an_answer_is_named_by_its_row(refused, config, tmp_p
 @pytest.mark.parametrize(
     ("metric", "names"),
     [
-        ("score", ["raised ValueError in ", "test_instruct_input.py, line ", "on example 1"]),
-        ("high", ["gave 2 for example 1; it must be from 0 to 1"]),
+        (
+            "score",
+            [
+                "raised ValueError in ",
+                "test_instruct_input.py, line ",
+                "on training example 1 of client-00",
+            ],
+        ),
+        ("high", ["gave 2 for training example 1 of client-00; it must be from 0 to 1"]),
     ],
 )
 def test_a_metric_that_fails_is_named_with_the_example_and_nothing_is_quoted(

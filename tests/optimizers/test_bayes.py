@@ -362,6 +362,21 @@ def test_it_ends_where_nothing_promises_to_be_better():
     assert not Bayes(tolerance=0.01, **options).done(once)
 
 
+def test_it_ends_where_the_best_could_hardly_be_better():
+    pool, options = grid(10), {"batch": 2, "initial": 3, "repeats": True, "delta": 0}
+    rows = np.tile(np.arange(3.0), 8)[:, None]
+    state = known(over(pool), rows, np.tile([0.9, 0, 0.9], 8), np.ones(24), np.repeat(range(8), 3))
+    assert Bayes(tolerance=0.05, **options).done(state)
+    assert not Bayes(tolerance=1e-6, **options).done(state)
+
+
+def test_in_a_tie_the_start_is_kept():
+    pool = grid(6)
+    rows, turns = np.tile(np.arange(6.0), 3)[:, None], np.repeat(np.arange(3), 6)
+    state = known(over(pool), rows, np.ones(18), np.ones(18), turns)
+    np.testing.assert_array_equal(Bayes().best(state), pool[0])
+
+
 def test_a_pool_smaller_than_the_design_is_searched_all_the_same():
     pool = grid(4)
     rows, turns = np.tile(np.arange(4.0), 3)[:, None], np.repeat(np.arange(3), 4)

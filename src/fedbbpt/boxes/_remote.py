@@ -102,6 +102,15 @@ class Remote(AtomicBox):
         other._till = till
         return other
 
+    def at_length(self, tokens: int) -> AtomicBox:
+        """The same box with longer replies in words; connections and limits stay common."""
+        if self.written >= tokens:
+            return self
+        other = copy(self)
+        other.written, other.name = tokens, f"{self.name}:{tokens}"
+        vars(other).pop("form", None)  # which is made of the name
+        return other
+
     @cached_property
     def form(self) -> Pairs:
         """How its grids are split."""

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from fedbbpt.arrays import Array, Arrays
-from fedbbpt.errors import ConfigError
+from fedbbpt.errors import ConfigError, ExampleFault
 from fedbbpt.maths.metrics import NORMAL, Metric
 
 ARTICLES = frozenset({"a", "an", "the"})
@@ -206,7 +206,7 @@ class MeanScore(Metric):
         found = np.zeros(answers.shape)
         for (s, b), answer in np.ndenumerate(answers):
             if answer is not None and answer.strip():
-                found[s, b] = self._score(answer, tuple(references[b]), b + 1)
+                found[s, b] = self._score(answer, tuple(references[b]), b)
         return found
 
     def _score(self, answer: str, references: tuple[str, ...], place: int) -> float:
@@ -221,9 +221,10 @@ class MeanScore(Metric):
             # Neither its words nor its trace may be shown: both can quote the example.
             at = extract_tb(error.__traceback__)[-1]
             kind = type(error).__name__
-            raise ConfigError(
-                f"{what} raised {kind} in {at.filename}, line {at.lineno}, on example {place}; "
-                "it must score any answer"
+            raise ExampleFault(
+                f"{what} raised {kind} in {at.filename}, line {at.lineno}, on {{}}; it must score "
+                "any answer",
+                place,
             ) from None
         try:
             score = float(value)
@@ -231,7 +232,7 @@ class MeanScore(Metric):
             score = math.nan
         if not 0 <= score <= 1:
             seen = f"{score:g}" if math.isfinite(score) else f"a value of type {_kind(value)}"
-            raise ConfigError(f"{what} gave {seen} for example {place}; it must be from 0 to 1")
+            raise ExampleFault(f"{what} gave {seen} for {{}}; it must be from 0 to 1", place)
         return score
 
     def tell(self, answers: Array, targets: Array) -> Arrays:
@@ -269,10 +270,10 @@ def _kind(value: object) -> str:
 
 def _all_numbers(references: Array) -> None:
     """ConfigError if a reference holds no number."""
-    for place, own in enumerate(references, start=1):
+    for place, own in enumerate(references):
         if any(last_number(reference) is None for reference in own):
-            raise ConfigError(
-                f"metric is 'number', but a reference of example {place} holds none; take 'exact'"
+            raise ExampleFault(
+                "metric is 'number', but a reference of {} holds none; take 'exact'", place
             )
 
 

@@ -43,6 +43,8 @@ from fedbbpt.types import Space
 Acquisition = Literal["ei", "thompson"]
 Lengthscale = Literal["median", "gamma"]
 Covariance = Literal["matern", "coupled"]
+TIE = 1e-6
+"""Losses that differ by less differ by what the process adds up in another order."""
 TAKEN, TRIED, CLOSED = 3, 1, 2
 """Ranks of candidates that are in the batch, were tried, or should not be tried again."""
 
@@ -78,7 +80,8 @@ class Bayes(Optimizer[ObservedState]):
             only where a second answer comes from other examples: other clients, or rounds.batch.
         bound: half-width of the box, as published; not used in a pool.
         tolerance: in a pool the search ends when no candidate is expected to be better than the
-            best by this much, in units of the loss; 0 as published, where the budget ends it.
+            best by this much, in units of the loss, which is never below 0; 0 as published, where
+            the budget ends it.
         delta: in a pool, candidates that another one beats beyond doubt are never asked again and
             cannot be the best; at most with this probability the truly best one ever suffers that
             (:mod:`fedbbpt.maths.racing`). For losses in [0, 1]; 0 lets every candidate stay.
@@ -187,7 +190,10 @@ class Bayes(Optimizer[ObservedState]):
             return False
         there = model.at(now.points[~now.closed])
         gains = expected_improvement(there.mean, there.variance, float(model.fitted.min()))
-        return bool(gains.max() < self.tolerance)
+        # No loss is below 0, which the process does not know: the best leaves so much room.
+        best = model.at(model.seen.points[[np.argmin(model.fitted)]])
+        room = expected_improvement(-best.mean, best.variance, 0.0)
+        return bool(min(gains.max(), room[0]) < self.tolerance)
 
     def best(self, state: ObservedState) -> Array:
         """Of the candidates answered the one of lowest expectation; at first the start.
@@ -203,7 +209,10 @@ class Bayes(Optimizer[ObservedState]):
             losers = {row.tobytes() for row in now.points[now.out]}
             out = np.array([row.tobytes() in losers for row in model.seen.points])
             feared[out & ~out.all()] = np.inf
-        return np.asarray(model.seen.points[np.argmin(feared)].reshape(state.pool.shape[1:]))
+        # In a tie the start, the zero point, is kept.
+        start = (model.seen.points == 0).all(axis=1)
+        row = np.argmin(feared - TIE * start)
+        return np.asarray(model.seen.points[row].reshape(state.pool.shape[1:]))
 
     def expected(self, state: ObservedState) -> Array | None:
         """(N, 3) of a pool's candidates: expected loss, its standard deviation, and the number of

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fedbbpt.arrays import Array
-from fedbbpt.errors import BoxError, ConfigError
+from fedbbpt.errors import BoxError, ConfigError, ExampleFault
 from fedbbpt.maths.answers import MeanScore
 from fedbbpt.protocols import Task
 from fedbbpt.types import Batch, Reply
@@ -57,7 +57,11 @@ class Generate(Task):
         """The same: there is no guard."""
         answers = self.answers(reply)
         answered = np.array([[text is not None for text in row] for row in answers], bool)
-        return np.where(answered, 1.0 - self.scored.scores(answers, batch.targets), np.nan)
+        try:
+            scores = self.scored.scores(answers, batch.targets)
+        except ExampleFault as fault:
+            raise ExampleFault(fault.what, fault.place, batch.inputs[fault.place]) from None
+        return np.where(answered, 1.0 - scores, np.nan)
 
     def answers(self, reply: Reply) -> Array:
         """(K, B) texts, ``None`` for no answer.
