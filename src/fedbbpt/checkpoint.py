@@ -7,6 +7,7 @@ a file by renaming would be atomic as well, but costs a flush every round on com
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,27 @@ def load(folder: Path) -> tuple[Arrays, dict[str, Any]] | None:
     if sum(bool(blob) for blob in blobs) > 1:
         raise RunDirError(f"both checkpoints in {folder} are damaged; the run cannot be resumed")
     return None
+
+
+def keep(file: Path, arrays: Arrays) -> None:
+    """Write once what later rounds go by; it is there whole or not at all."""
+    partial = file.with_suffix(".part")
+    partial.write_bytes(encode(arrays))
+    os.replace(partial, file)
+
+
+def kept(file: Path) -> Arrays:
+    """What :func:`keep` wrote.
+
+    Raises:
+        RunDirError: it is lost or damaged.
+    """
+    try:
+        return decode(file.read_bytes())
+    except (OSError, ValueError, SafetensorError) as error:
+        raise RunDirError(
+            f"{file} is lost or damaged, so the run cannot be resumed: {error}"
+        ) from error
 
 
 def _read(blob: bytes) -> tuple[Arrays, dict[str, Any]] | None:

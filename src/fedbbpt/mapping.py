@@ -8,19 +8,18 @@ under a mapping that has seen an example, its loss says nothing of others like i
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
 
-from fedbbpt.arrays import Array, Arrays, decode, encode
+from fedbbpt.arrays import Array
 from fedbbpt.build import Federation
+from fedbbpt.checkpoint import keep, kept
 from fedbbpt.counting import FINAL, Ask, agree
-from fedbbpt.errors import ConfigError, RunDirError
+from fedbbpt.errors import ConfigError
 from fedbbpt.round import Parts, zero
 
 
@@ -46,7 +45,7 @@ class Mappings:
         self._learned: list[bool] = []
         self._own: dict[str, Array] = {}
         for number in range(1, made + 1):
-            arrays = self._read(number)
+            arrays = kept(self._file(number))
             self._all.append(arrays.pop("mapping"))
             self._learned.append(bool(arrays.pop("learned")))
             self._own = {name[7:]: array for name, array in arrays.items()}
@@ -74,12 +73,9 @@ class Mappings:
         self._all.append(found.mapping)
         self._learned.append(learned)
         self._own = found.own
-        file, kept = self._file(self.made), {f"client.{k}": v for k, v in found.own.items()}
-        partial = file.with_suffix(".part")
-        partial.write_bytes(
-            encode({"mapping": found.mapping, "learned": np.array(learned), **kept})
-        )
-        os.replace(partial, file)
+        own = {f"client.{k}": v for k, v in found.own.items()}
+        arrays = {"mapping": found.mapping, "learned": np.array(learned), **own}
+        keep(self._file(self.made), arrays)
 
     def refit(self, ask: Ask, points: Sequence[Array], used: Sequence[int]) -> None:
         """Agree once more on each snapshot's mapping, now on all examples.
@@ -107,14 +103,6 @@ class Mappings:
         looks = tuple(each[number] for number in used)
         own = {name: plain.prompt.mapped(mapping) for name, mapping in self._own.items()}
         return replace(plain, prompt=each[-1], looks=looks), own
-
-    def _read(self, number: int) -> Arrays:
-        try:
-            return decode(self._file(number).read_bytes())
-        except (OSError, ValueError, SafetensorError) as error:
-            raise RunDirError(
-                f"{self._file(number)} is lost or damaged, so the run cannot be resumed: {error}"
-            ) from error
 
     def _file(self, number: int) -> Path:
         return self._folder / f"mapping-{number}.safetensors"

@@ -8,7 +8,6 @@ alone and would cost ten times their bytes. Each growth of the pool is on disk b
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,14 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
 
 from fedbbpt import registry
-from fedbbpt.arrays import Array, Arrays, decode, encode, wire_bytes
+from fedbbpt.arrays import Array, Arrays, wire_bytes
 from fedbbpt.build import Federation
+from fedbbpt.checkpoint import keep, kept
 from fedbbpt.counting import Ask
 from fedbbpt.encoder import Encoder, encoder
-from fedbbpt.errors import RunDirError
 from fedbbpt.maths.places import Axes, principal
 from fedbbpt.proposing import PROPOSE, WHY, packed, unpacked
 from fedbbpt.random import stream
@@ -69,13 +67,13 @@ class Proposals:
         self.points: Array = np.asarray(prompt.space.points)
         self._axes: Axes | None = None
         if made:
-            kept = self._read(made)
-            words = json.loads(kept["words"].tobytes())
+            found = kept(self._file(made))
+            words = json.loads(found["words"].tobytes())
             self.texts, self.authors, self._varied = words[:3]
             self._refused = Counter(words[3])
-            self.points = kept["points"]
-            if "axes" in kept:
-                self._axes = Axes(kept["origin"], kept["axes"])
+            self.points = found["points"]
+            if "axes" in found:
+                self._axes = Axes(found["origin"], found["axes"])
 
     def due(self, share: float, done: bool, left: float) -> bool:
         """Whether it is time to grow.
@@ -225,14 +223,14 @@ class Proposals:
                 self._axes = self._axes.extended(whole)
                 places = self._axes.places(whole)
         taken = {point.tobytes() for point in self.points}
-        kept = []
+        new = []
         for row, place in enumerate(places):
             if place.tobytes() not in taken:
                 taken.add(place.tobytes())
-                kept.append(row)
-        self.texts += [fresh[row][0] for row in kept]
-        self.authors += [fresh[row][1] for row in kept]
-        self.points = np.concatenate([self.points, places[kept]])
+                new.append(row)
+        self.texts += [fresh[row][0] for row in new]
+        self.authors += [fresh[row][1] for row in new]
+        self.points = np.concatenate([self.points, places[new]])
 
     def _by_latents(
         self, ask: Ask, clients: Sequence[str], state: Any
@@ -278,18 +276,7 @@ class Proposals:
         arrays = {"words": np.frombuffer(words, np.uint8), "points": self.points}
         if self._axes is not None:
             arrays |= {"origin": self._axes.origin, "axes": self._axes.axes}
-        file = self._file(self.made)
-        partial = file.with_suffix(".part")
-        partial.write_bytes(encode(arrays))
-        os.replace(partial, file)
-
-    def _read(self, number: int) -> Arrays:
-        try:
-            return decode(self._file(number).read_bytes())
-        except (OSError, ValueError, SafetensorError) as error:
-            raise RunDirError(
-                f"{self._file(number)} is lost or damaged, so the run cannot be resumed: {error}"
-            ) from error
+        keep(self._file(self.made), arrays)
 
     def _file(self, number: int) -> Path:
         return self._folder / f"pool-{number}.safetensors"

@@ -7,7 +7,6 @@ import json
 import os
 import tomllib
 from collections import Counter
-from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from fedbbpt.cli.show import console, follow
 from fedbbpt.data import digits
 from fedbbpt.errors import UnknownPart, closest
 from fedbbpt.rundir import refuse_unless_free
-from fedbbpt.testing.simulated_llm import SimulatedLlm, examples
+from fedbbpt.testing.simulated_llm import SimulatedLlm
 
 VISION = """\
 Five fictional post offices ({0}) hold {1[train]} private pictures of
@@ -36,7 +35,6 @@ cards; what quotes a card does not leave the school.
 The model is simulated: plain functions behind a chat API, which an instruction reaches by likeness.
 It shows what the machinery does; what a real model makes of an instruction is another question.
 """
-SCHOOLS, CARDS, TESTED = ("Abbey Road", "Birchwood", "Castle Hill", "Docklands", "Elm Park"), 16, 60
 
 
 def show(what: str, out: Path | None, overwrite: bool) -> None:
@@ -90,31 +88,16 @@ def _vision(out: Path, overwrite: bool) -> None:
 
 def _instructions(out: Path, overwrite: bool) -> None:
     refuse_unless_free(out, overwrite)
-    data, config = Path(f"{os.path.abspath(out)}-data"), _config("exercises")
-    cards = examples("plural", len(SCHOOLS) * CARDS + TESTED)
-    data.mkdir(parents=True, exist_ok=True)
-    trained = cards[: len(SCHOOLS) * CARDS]
-    sites = [school for school in SCHOOLS for _ in range(CARDS)]
-    _write(
-        data / "cards.train.csv", [(*card, site) for card, site in zip(trained, sites, strict=True)]
-    )
-    _write(data / "cards.test.csv", [(*card, "") for card in cards[len(trained) :]])
+    config = _config("exercises")
+    with (config.parent / "cards.train.csv").open(encoding="utf-8", newline="") as file:
+        sites = [row["site"] for row in csv.DictReader(file)]
     own = tomllib.loads(config.read_text(encoding="utf-8"))["prompt"]["instruction"]
-    console.print(INSTRUCTIONS.format(", ".join(SCHOOLS), len(trained), own))
+    schools = ", ".join(dict.fromkeys(sites))
+    console.print(INSTRUCTIONS.format(schools, len(sites), own))
     with SimulatedLlm(seed=0) as model:
-        console.print(f"data      {data}\nmodel     {model.url} {model.name}", markup=False)
+        console.print(f"model     {model.url} {model.name}", markup=False)
         where = [f"box.url={json.dumps(model.url)}", f"box.model={json.dumps(model.name)}"]
-        files = (("train", "cards.train.csv"), ("test", "cards.test.csv"))
-        paths = [f"data.{kind}={json.dumps(str(data / name))}" for kind, name in files]
-        follow("run", config, out, [*paths, *where], overwrite)
-
-
-def _write(path: Path, rows: Sequence[tuple[str, Sequence[str], str]]) -> None:
-    """Cards as a table: the first answer is the right one here."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["input", "output", "site"])
-        table.writerows([text, answers[0], site] for text, answers, site in rows)
+        follow("run", config, out, where, overwrite)
 
 
 def _config(name: str) -> Path:

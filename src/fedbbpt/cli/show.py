@@ -135,6 +135,8 @@ def _where(outcome: api.Outcome) -> None:
     kept = read_json(file) if file.is_file() else {}
     if kept.get("pictures"):
         example = "examples/caltech101.toml"
+    if (place.prompt / CANDIDATES).is_file():
+        example = "examples/instruction.toml"
     if strip.is_file():
         lines.append(f"pictures  {strip}, and {PROMPT} beside it: private images")
         tuned, size = kept["parameters"], kept["bytes"]
