@@ -28,7 +28,7 @@ from fedbbpt.record import read_lines
 from fedbbpt.testing.simulated_llm import SKILLS, SimulatedLlm, examples
 
 HERE = Path(__file__).parent
-CLIENTS, MOST, TESTED, NEAR = 5, 20, 100, 0.02
+CLIENTS, MOST, TESTED, NEAR, FAR = 5, 20, 100, 0.02, 0.5
 OWN = "Answer the input."
 BUDGET = 1000
 """Queries of the follower; those to the writer come on top."""
@@ -45,16 +45,15 @@ The user's own instruction is "{OWN}" and scores {{own:.3f}}. *Found*: share of 
 instruction is within 2 points of the best of its pool on the test examples (95 % interval over
 skills). *Until*: median of the queries after which every later best is within 2 points; runs that
 never get there count last. *Spent*: mean queries when the run had ended by itself or at the cap.
-*Server*: the longest time that a round took outside its clients, on a machine with other work.
+*A bad one*: queries for an instruction that scores 50 points less than the best, mean (and the
+mean over runs of the dearest). *Server*: the longest time that a round took outside its clients.
 
-| method | found | score | until | spent | bytes up / down per client-round | server |
-|---|---|---|---|---|---|---|"""
+| method | found | score | until | spent | a bad one | bytes up / down per client-round | server |
+|---|---|---|---|---|---|---|---|"""
 
 METHODS: dict[str, dict[str, Any]] = {
     "fedinstruct": {"method": {"name": "fedinstruct"}},
-    "fedinstruct, no model of likeness": {
-        "method": {"name": "fedinstruct", "optimizer": {"name": "bandit", "batch": 8}}
-    },
+    "instruct-bandit": {"method": {"name": "instruct-bandit"}},
     "fed-bbpt-instruct": {
         "method": {"name": "fed-bbpt-instruct"},
         "prompt": {"writer": "pool", "proposals": 8, "demonstrations": 5, "again": 0},
@@ -157,9 +156,11 @@ def one(folder: Path, model: SimulatedLlm, name: str, seed: int) -> dict[str, An
     row |= {"up": result["bytes"]["up_per_client_round"]}
     row |= {"down": result["bytes"]["down_per_client_round"], "rounds": result["rounds"]}
     if (out / "clients").is_dir():
-        return {**row, "pool": None, "best": None, "near": None, "until": None, "cpu": None}
+        unknown = ("pool", "best", "bad", "dear", "near", "until", "cpu")
+        return {**row, **dict.fromkeys(unknown)}
     events = read_lines(out / "events.jsonl")
-    best, pool = judged(out, model, folder)
+    listed, scores = judged(out, model, folder)
+    best = max(scores)
     told = [event for event in events if event["event"] == "client"]
     writer = sum(event["queries"] for event in told if event["phase"] == "propose")
     until = None
@@ -174,12 +175,23 @@ def one(folder: Path, model: SimulatedLlm, name: str, seed: int) -> dict[str, An
         if event["event"] == "merge" and event["phase"] == "search"
     ]
     near = row["score"] >= best - NEAR - 1e-9
-    row |= {"train": row["train"] - writer}
-    return {**row, "pool": pool, "best": best, "near": near, "until": until, "cpu": max(own)}
+    row |= {"train": row["train"] - writer, "pool": len(listed), "best": best}
+    # What one that is far from the best cost, if it was tried.
+    bad = [
+        one["answers"]
+        for one, score in zip(listed, scores, strict=True)
+        if score < best - FAR and one["answers"]
+    ]
+    answers = sum(one["answers"] for one in listed)
+    each = row["train"] / answers
+    row |= {"bad": each * mean(bad) if bad else None, "dear": each * max(bad) if bad else None}
+    return {**row, "near": near, "until": until, "cpu": max(own)}
 
 
-def judged(out: Path, model: SimulatedLlm, folder: Path) -> tuple[float, int]:
-    """The best test score in the run's pool, and the pool's size."""
+def judged(
+    out: Path, model: SimulatedLlm, folder: Path
+) -> tuple[list[dict[str, Any]], list[float]]:
+    """The run's pool and what each instruction scores on the test."""
     listed = json.loads((out / "prompt" / "candidates.json").read_text())["candidates"]
     with (folder / "test.csv").open(newline="") as file:
         tests = [(row["input"], json.loads(row["output"])) for row in csv.DictReader(file)]
@@ -190,7 +202,7 @@ def judged(out: Path, model: SimulatedLlm, folder: Path) -> tuple[float, int]:
         )
         for one in listed
     ]
-    return max(scores), len(listed)
+    return listed, scores
 
 
 def report(rows: list[dict[str, Any]], methods: list[str]) -> str:
@@ -213,7 +225,7 @@ def report(rows: list[dict[str, Any]], methods: list[str]) -> str:
         spent = mean(row["train"] for row in each)
         size = f"{mean(row['up'] for row in each):.0f} / {mean(row['down'] for row in each):.0f}"
         if each[0]["near"] is None:
-            lines.append(f"| {name} | | {score:.3f} | | {spent:.0f} | {size} | |")
+            lines.append(f"| {name} | | {score:.3f} | | {spent:.0f} | | {size} | |")
             continue
         by_skill: dict[str, list[bool]] = {}
         for row in each:
@@ -225,10 +237,36 @@ def report(rows: list[dict[str, Any]], methods: list[str]) -> str:
         until = median(row["until"] if row["until"] is not None else 10**9 for row in each)
         cpu = max(row["cpu"] for row in each)
         found = f"{middle:.1%} ± {half:.1%}"
-        lines.append(
-            f"| {name} | {found} | {score:.3f} | {until:.0f} | {spent:.0f} | {size} | {cpu:.2f} s |"
-        )
+        bad = f"{known(each, 'bad'):.0f} ({known(each, 'dear'):.0f})"
+        facts = [name, found, f"{score:.3f}", f"{until:.0f}", f"{spent:.0f}", bad, size]
+        lines.append(f"| {' | '.join([*facts, f'{cpu:.2f} s'])} |")
+    lines += ["", *against(rows, methods)]
     return "\n".join(lines) + "\n"
+
+
+def known(rows: list[dict[str, Any]], key: str) -> float:
+    """The mean of those that have it."""
+    return mean(row[key] for row in rows if row[key] is not None)
+
+
+def against(rows: list[dict[str, Any]], methods: list[str]) -> list[str]:
+    """How many queries the others need for one of the first method's, skill by skill and seed."""
+    first, *others = methods
+    until = {(row["method"], row["skill"], row["seed"]): row["until"] for row in rows}
+    lines = []
+    for name in others:
+        ratios = []
+        for row in rows:
+            key = (row["skill"], row["seed"])
+            if row["method"] == name and row["near"] is not None and until[(first, *key)]:
+                ratios.append((until[(name, *key)] or 10**9) / until[(first, *key)])
+        if ratios:
+            half = mean(ratio >= 2 for ratio in ratios)
+            lines.append(
+                f"`{name}` needs {median(ratios):.1f} times the queries of `{first}` (median of "
+                f"{len(ratios)} pairs of runs), at least twice as many in {half:.0%}."
+            )
+    return lines
 
 
 if __name__ == "__main__":

@@ -295,3 +295,11 @@ def test_an_interval_covers_the_true_gain_in_95_of_100_runs(size):
         low, high = MeanScore().interval(told(scores), 1, size)
         covered += low <= gain <= high
     assert covered / runs >= 0.95 - 3 * math.sqrt(0.05 * 0.95 / runs)
+
+
+def test_the_interval_of_a_gain_holds_no_impossible_one():
+    told = {"scores": np.array([0.0, 1.0]), "squares": np.array([0.0, 1.0])}
+    low, high = MeanScore("exact").interval(told, 1, 60)
+    assert 0.8 < low < high == 1.0
+    lost = {"scores": np.array([1.0, 0.0]), "squares": np.array([0.0, 1.0])}
+    assert MeanScore("exact").interval(lost, 1, 60)[0] == -1.0

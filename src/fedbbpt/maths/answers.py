@@ -261,7 +261,7 @@ class MeanScore(Metric):
         middle = gain * examples / size
         square = (float(told["squares"][which]) * examples + 1) / size
         half = NORMAL * math.sqrt(max(0.0, square - middle**2) / size)
-        return [middle - half, middle + half]
+        return [max(-1.0, middle - half), min(1.0, middle + half)]
 
 
 def _kind(value: object) -> str:
