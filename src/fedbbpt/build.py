@@ -33,7 +33,6 @@ from fedbbpt.protocols import Engine, Prompt, Task
 from fedbbpt.round import Client, Door, Parts, Phase, zero
 from fedbbpt.sharing import TESTER, Split
 from fedbbpt.types import Batch, Job
-from fedbbpt.wrappers.timed import Timed
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Federation:
     """Everything a run is made of.
 
     Attributes:
-        box: the leaf box with its timer and retries.
+        doors: the way to the models.
         clients: names of those that train; ``holders``: those with test examples.
         gathered: candidates that a corpus or the clients named before the prompt was made.
     """
@@ -49,12 +48,20 @@ class Federation:
     config: Config
     parts: Parts
     engine: Engine
-    budget: Budget
-    box: AtomicBox
-    timer: Timed
+    doors: Doors
     split: Split
     baseline: Baseline | None
     gathered: Gathered
+
+    @property
+    def box(self) -> AtomicBox:
+        """The model with its timer and retries."""
+        return self.doors.box
+
+    @property
+    def budget(self) -> Budget:
+        """Of all accounts."""
+        return self.doors.budget
 
     @property
     def clients(self) -> tuple[str, ...]:
@@ -116,9 +123,7 @@ def build(config: Config, split: Split, shelf: Shelf, box: AtomicBox | None = No
         raise ConfigError("the table [writer] is for prompt.kind = 'instruction'")
     doors = Doors(config, split, shelf, box, writer)
     engine = _engine(config, parts, split, doors)
-    return Federation(
-        config, parts, engine, doors.budget, doors.box, doors.timer, split, baseline, gathered
-    )
+    return Federation(config, parts, engine, doors, split, baseline, gathered)
 
 
 def _check(

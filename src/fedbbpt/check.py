@@ -11,6 +11,9 @@ from fedbbpt.protocols import Prompt, Task
 from fedbbpt.round import Parts
 from fedbbpt.types import Picture
 
+ROOM = 256
+"""Tokens that a question to a writer may well take."""
+
 
 def check_prompt(kind: str, prompt: type[Prompt], box: AtomicBox, side: str) -> None:
     """Refuse a kind of prompt that a box cannot take, before one is made.
@@ -100,6 +103,11 @@ def check_writer(prompt: Prompt, writer: AtomicBox) -> None:
         raise Incompatible(
             f"{writer.name} cannot write instructions, for it gives {_list(writer.gives)}; name a "
             "model that answers in words in the table [writer]"
+        )
+    if writer.max_tokens is not None and writer.max_tokens < ROOM:
+        raise Incompatible(
+            f"{writer.name} cuts texts at {writer.max_tokens} tokens, and a writer is shown "
+            f"several examples; set max_tokens = {2 * ROOM} in the table [writer]"
         )
     if prompt.writing.writer == "soft" and not (
         "soft" in writer.accepts and writer.vocabulary is not None

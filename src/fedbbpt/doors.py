@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Protocol
 
 from fedbbpt import registry
@@ -32,8 +33,8 @@ class Shelf(Protocol):
     def book(self, account: str, round: int, receipt: Receipt, rows: Mapping[bytes, Array]) -> None:
         """Write a request with its rows durably."""
 
-    def bills(self) -> Mapping[str, Bill]:
-        """What each account was billed so far."""
+    def bills(self, writes: bool = False) -> Mapping[str, Bill]:
+        """What each account was billed so far; for writing alone, if ``writes``."""
 
 
 class Doors:
@@ -48,6 +49,7 @@ class Doors:
     Attributes:
         box: the model with its timer and retries.
         timer: of both models.
+        priced: what a request costs is known of both.
         budget: of all accounts.
 
     Raises:
@@ -63,7 +65,9 @@ class Doors:
             attempts = (config.writer or config.box).attempts
             self._writer = Retrying(Timed(writer, self.timer), attempts)
         self.budget = Budget(config.budget.queries, config.budget.client_queries)
-        self._tills = Tills(_caps(config, split, box, writer), shelf.book, shelf.bills)
+        caps, written = _caps(config, split, box, writer), partial(shelf.bills, True)
+        self._tills = Tills(caps, shelf.book, shelf.bills, written)
+        self.priced = box.priced and writer.priced
 
     def __call__(self, account: str, job: Job, phase: Phase) -> Door:
         """A door, to be charged to the phase's purse."""

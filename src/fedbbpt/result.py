@@ -165,7 +165,7 @@ def result(run: Run, verdict: Verdict) -> Tree:
             "box": round(counts.box, 3),
             "total": round(counts.total, 3),
         },
-        "cost_usd": requests["usd"] if requests and run.federation.box.priced else None,
+        "cost_usd": requests["usd"] if requests and run.federation.doors.priced else None,
         "stopped": counts.stopped,
     }
 

@@ -195,18 +195,19 @@ class Run:
     def _propose(self, needs: Needs) -> Needs:
         """Let the pool of instructions grow if it is time to, and count what a step costs then."""
         books = self.books
-        if self.pool is None:
-            return needs
-        share = books.budget.spent("train") / books.budget.limit
-        # What is proposed has to be tried as well.
-        left = books.budget.left - needs.most(self.config.rounds.clients_per_round)
-        if not self.pool.due(share, self.parts.optimizer.done(books.server.state), left):
-            return needs
-        self.pool.grow(self._exchange, books.events.write, books.server.state, books.server.round)
-        books.counts.pools = self.pool.made
-        books.counts.down += self.pool.bytes * len(self.federation.clients)
-        self._adopt()
-        return recount(self.federation)
+        while self.pool is not None:
+            share = books.budget.spent("train") / books.budget.limit
+            # What is proposed has to be tried as well.
+            left = books.budget.left - needs.most(self.config.rounds.clients_per_round)
+            if not self.pool.due(share, self.parts.optimizer.done(books.server.state), left):
+                break
+            server = books.server
+            self.pool.grow(self._exchange, books.events.write, server.state, server.round)
+            books.counts.pools = self.pool.made
+            books.counts.down += self.pool.bytes * len(self.federation.clients)
+            self._adopt()
+            needs = recount(self.federation)
+        return needs
 
     def _book(self, played: Played, watch: _Watch) -> None:
         """Enter a round in the books and take its outcome as the server's state."""
@@ -278,7 +279,7 @@ class _Watch:
     """Seconds since it was made, and those of them spent in the box."""
 
     def __init__(self, run: Run) -> None:
-        self._timer, self._counts = run.federation.timer, run.books.counts
+        self._timer, self._counts = run.federation.doors.timer, run.books.counts
         self._began, self._boxed = time.perf_counter(), self._timer.seconds
 
     def read(self) -> tuple[float, float]:

@@ -68,11 +68,13 @@ class Tills:
         caps: what they may spend.
         record: (account, round, receipt, rows) -> None, durable when it returns.
         past: what each account was billed by earlier processes; read when it is first needed.
+        written: of that, what writing cost.
     """
 
     caps: Caps
     record: Record
     past: Callable[[], Mapping[str, Bill]]
+    written: Callable[[], Mapping[str, Bill]] = dict
     _spent: dict[str, Bill] = field(default_factory=dict)
     _held: dict[str, Bill] = field(default_factory=dict)
     _written: Bill = field(default_factory=Bill)
@@ -92,7 +94,8 @@ class Tills:
         """
         with self._changed:
             if not self._read:
-                self._spent, self._read = dict(self.past()), True
+                self._spent, self._written = dict(self.past()), _sum(self.written())
+                self._read = True
             while self._in_the_way(account, final, hold):
                 self._changed.wait()
             self._held[account] = self._held.get(account, Bill()).plus(Bill(1, *hold))
@@ -123,7 +126,7 @@ class Tills:
         self, till: AccountTill, hold: Hold, receipt: Receipt, rows: Mapping[bytes, Array]
     ) -> None:
         """Give back what was held, and book what was billed."""
-        account = till.account
+        account, receipt = till.account, receipt._replace(writes=till.writes)
         self.record(account, till.round, receipt, rows)
         tokens = receipt.prompt_tokens + receipt.completion_tokens
         with self._changed:

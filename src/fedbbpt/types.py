@@ -214,6 +214,7 @@ class Receipt(NamedTuple):
         usd: price by the user's table; 0 where nothing was billed or no price is known.
         seconds: until the reply was whole.
         named: whether the reply named one of the labels, if there is a reply.
+        writes: it asked for prompts to be written, not for an answer.
     """
 
     at: float
@@ -223,6 +224,7 @@ class Receipt(NamedTuple):
     usd: float = 0.0
     seconds: float = 0.0
     named: bool = True
+    writes: bool = False
 
 
 class Grid(NamedTuple):

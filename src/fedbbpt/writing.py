@@ -8,7 +8,7 @@ which instruction they may have followed.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fedbbpt.errors import ConfigError
@@ -81,6 +81,14 @@ class Writing:
                 )
 
 
+THOUGHT = "</think>"
+"""Behind it some models begin to answer."""
+ENDS = (".", "!", "?", ":", ")", '"', "'", "”", "…")
+_SORRY = re.compile(
+    r"(?:i['’]?m |i am )?sorry\b|i (?:cannot|can['’]t|am unable)\b|as an ai\b", re.IGNORECASE
+)
+
+
 def proposal(shown: Iterable[tuple[str, str]], number: int) -> str:
     """Asks which instruction some pairs of input and output may have followed.
 
@@ -100,30 +108,37 @@ def proposal(shown: Iterable[tuple[str, str]], number: int) -> str:
 
 def variation(instruction: str, number: int) -> str:
     """Asks for the same instruction in other words."""
+    shown = " ".join(instruction.split())
     return (
         f"Write {number} different variations of the following instruction, one on each line, "
-        f"nothing else. They must ask for the same.\n\nInput: {instruction}\nOutput:"
+        f"nothing else. They must ask for the same.\n\nInput: {shown}\nOutput:"
     )
 
 
-def instructions(reply: str | None, whole: bool = False) -> Iterator[str]:
+def instructions(reply: str | None, whole: bool = False) -> list[str]:
     """The instructions in a reply: one a line, without numbers, bullets and quotation marks.
+
+    What a model thought aloud before it answered is passed over, and so are lines that decline. Of
+    several lines the last is left out where it alone ends without a full stop: it was cut off.
 
     Args:
         reply: what the writer said.
         whole: the first line goes on after "The instruction was to" and is the only one.
     """
-    first = True
-    for line in (reply or "").splitlines():
+    found, first = list[str](), True
+    for line in (reply or "").rpartition(THOUGHT)[2].splitlines():
         text = _unquoted(" ".join(_MARK.sub("", _BOLD.sub(r"\1", line), count=1).split()))
-        if _NONE.match(line) or not any(map(str.isalpha, text)):
+        if _NONE.match(line) or _SORRY.match(text) or not any(map(str.isalpha, text)):
             continue
         introduces, first = first and text.endswith(":"), False
         if introduces:  # "Here are 8 instructions:"
             continue
-        yield text[:1].upper() + text[1:] if whole else text
-        if whole:
-            return
+        found.append(text[:1].upper() + text[1:] if whole else text)
+    if whole:
+        return found[:1]
+    ended = [text.endswith(ENDS) for text in found]
+    cut = len(found) > 2 and all(ended[:-1]) and not ended[-1]
+    return found[:-1] if cut else found
 
 
 def _unquoted(text: str) -> str:

@@ -20,7 +20,6 @@ from fedbbpt import api, registry
 from fedbbpt.artefact import META
 from fedbbpt.config import presets
 from fedbbpt.errors import UnknownPart, closest
-from fedbbpt.proposals import OWN
 from fedbbpt.record import read_json
 from fedbbpt.report.pictures import PROMPT, STRIP
 from fedbbpt.rundir import CANDIDATES, RunDir
@@ -156,7 +155,7 @@ def _instructions(outcome: api.Outcome) -> None:
     if not file.is_file():
         return
     listed = read_json(file)["candidates"]
-    own = next(one for one in listed if one["author"] == OWN)
+    own = next(one for one in listed if not one["author"])
     chosen = next(one for one in listed if one["chosen"])
     lines = [f"chosen    {chosen['instruction']}", f"yours     {own['instruction']}"]
     tried = [one for one in listed if one["loss"] is not None]
@@ -166,7 +165,7 @@ def _instructions(outcome: api.Outcome) -> None:
     )
     for one in tried[:TOP]:
         loss = f"{one['loss']:z.2f} ± {one['error']:.2f}"  # never -0.00
-        lines.append(f"          {loss}  {one['instruction']}  ({one['author']})")
+        lines.append(f"          {loss}  {one['instruction']}  ({one['author'] or 'yours'})")
     console.print("\n".join(lines), markup=False)
 
 

@@ -190,10 +190,12 @@ class Bayes(Optimizer[ObservedState]):
             return False
         there = model.at(now.points[~now.closed])
         gains = expected_improvement(there.mean, there.variance, float(model.fitted.min()))
-        # No loss is below 0, which the process does not know: the best leaves so much room.
         best = model.at(model.seen.points[[np.argmin(model.fitted)]])
-        room = expected_improvement(-best.mean, best.variance, 0.0)
-        return bool(min(gains.max(), room[0]) < self.tolerance)
+        again = now.turns[(now.points == best.points[0]).all(axis=1)] > 1
+        # No loss is below 0, which the process does not know: the best leaves so much room. One
+        # turn may have been luck.
+        room = expected_improvement(-best.mean, best.variance, 0.0)[0] if again.all() else np.inf
+        return bool(min(gains.max(), room) < self.tolerance)
 
     def best(self, state: ObservedState) -> Array:
         """Of the candidates answered the one of lowest expectation; at first the start.
