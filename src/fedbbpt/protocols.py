@@ -129,6 +129,11 @@ class Aggregator(ABC):
         """The state fields that leave a client under this merge."""
         return self.reads or optimizer.averages
 
+    @property
+    def least(self) -> int:
+        """The fewest updates that a merge can be made of; of fewer it refuses to make one."""
+        return 1
+
     @abstractmethod
     def init(self, state: Any) -> Arrays:
         """Memory that the server keeps between rounds."""

@@ -7,6 +7,7 @@ import pytest
 
 from fedbbpt.aggregators.adam import Adam
 from fedbbpt.errors import ConfigError
+from fedbbpt.maths.merge import weighted_mean
 from fedbbpt.optimizers.es import Es
 from fedbbpt.types import Update
 
@@ -121,3 +122,72 @@ def test_bad_options_are_refused(options):
 def test_eps_must_be_above_zero(eps):
     with pytest.raises(ConfigError, match="eps"):
         Adam(eps=eps)
+
+
+@pytest.mark.parametrize(
+    ("options", "centre"),
+    [
+        ({}, 201.0),
+        ({"robust": "median"}, 2.0),
+        ({"robust": "trimmed_mean"}, 5 / 3),
+        ({"robust": "trimmed_mean", "trim": 0.0}, 201.0),
+        ({"robust": "krum"}, 0.0),
+        ({"robust": "krum", "keep": 0}, 1.25),
+        ({"robust": "krum", "bad": 0, "keep": 5}, 201.0),
+    ],
+)
+def test_the_first_moment_is_of_the_merge_that_was_asked_for(options, centre):
+    adam, state = Adam(beta1=0.0, **options), State(np.full(1, 0.5))
+    moves = [np.array([x]) for x in (0.0, 2.0, 3.0, 0.0, 1000.0)]
+    _, memory = adam.merge(state, updates(state, moves, [3] * 5), adam.init(state))
+    assert memory["first"][0] == pytest.approx(centre)
+
+
+@pytest.mark.parametrize("options", [{}, {"robust": "mean", "trim": 0.4, "bad": 3, "keep": 2}])
+def test_a_mean_is_as_it_always_was(options):
+    rng, state = np.random.default_rng(3), State(np.full(4, 0.1))
+    some = updates(state, rng.standard_normal((6, 4)), rng.uniform(1, 9, 6))
+    adam = Adam(**options)
+    _, memory = adam.merge(state, some, adam.init(state))
+    delta = weighted_mean(some, "mean") - state.mean
+    assert memory["first"].tobytes() == ((1 - adam.beta1) * delta).tobytes()
+
+
+def test_krum_says_how_many_it_needs():
+    adam, state = Adam(robust="krum", bad=2), State(np.zeros(1))
+    assert (adam.least, Adam(bad=2).least) == (7, 1)
+    some = updates(state, np.ones((6, 1)), [1] * 6)
+    with pytest.raises(ConfigError, match=r"adam\.robust = 'krum' got 6 updates .* needs 7"):
+        adam.merge(state, some, adam.init(state))
+    assert adam.merge(state, [], adam.init(state))[0] is state
+
+
+@pytest.mark.parametrize(
+    "options", [{"robust": "bulyan"}, {"trim": 0.5}, {"bad": -1}, {"keep": -1}]
+)
+def test_bad_robust_options_are_refused(options):
+    with pytest.raises(ConfigError, match=rf"adam\.{next(iter(options))}"):
+        Adam(**options)
+
+
+def led(adam, lie, rounds=80):
+    """Where four clients at 1 and a liar lead a search, from the origin."""
+    rng, state = np.random.default_rng(0), State(np.zeros(3))
+    memory = adam.init(state)
+    for _ in range(rounds):
+        moves = 0.3 * (1.0 - state.mean) + 0.1 * rng.standard_normal((5, 3))
+        moves[2] *= lie
+        state, memory = adam.merge(state, updates(state, moves, [8] * 5), memory)
+    return state.mean
+
+
+@pytest.mark.parametrize("lie", [-1.0, -10.0, -1e6, 1e6])
+@pytest.mark.parametrize(
+    "options", [{"robust": "median"}, {"robust": "trimmed_mean"}, {"robust": "krum", "keep": 0}]
+)
+def test_a_liar_does_not_lead_a_robust_merge_astray(options, lie):
+    np.testing.assert_allclose(led(Adam(**options), lie), 1.0, atol=0.35)
+
+
+def test_a_liar_leads_a_mean_astray():
+    assert (np.abs(led(Adam(), -10.0) - 1.0) > 0.9).any()

@@ -9,16 +9,27 @@ import pytest
 from fedbbpt import registry
 from fedbbpt.aggregators.adam import Adam
 from fedbbpt.aggregators.cma import Cma
+from fedbbpt.aggregators.krum import Krum
 from fedbbpt.aggregators.mean import Mean
+from fedbbpt.aggregators.median import Median
+from fedbbpt.aggregators.trimmed_mean import TrimmedMean
 from fedbbpt.optimizers.cmaes import Cmaes
 from fedbbpt.optimizers.es import Es
 from fedbbpt.testing.aggregators import LAWS, check_aggregator, fits, weights_matter
 
 # A part that is not named here is tried with its defaults.
 OPTIONS: dict[str, list[dict[str, Any]]] = {
-    "adam": [{}, {"averaging": 1.0}],
+    "adam": [
+        {},
+        {"averaging": 1.0},
+        {"robust": "median"},
+        {"robust": "trimmed_mean", "trim": 0.3},
+        {"robust": "krum", "keep": 0},
+    ],
     "cma": [{}, {"sigma": "code", "parents": 1.0}],
+    "krum": [{}, {"keep": 0}, {"bad": 0, "keep": 2}],
     "pool": [{}, {"level": False}],
+    "trimmed_mean": [{}, {"trim": 0.45}],
 }
 OPTIMIZERS: dict[str, list[dict[str, Any]]] = {
     # 300 observations without a process in between; tests/aggregators/test_pool.py has it.
@@ -56,7 +67,18 @@ def test_every_aggregator_fits_some_optimiser():
     assert tried == every
 
 
-@pytest.mark.parametrize("aggregator", [Mean(), Adam()])
+@pytest.mark.parametrize(
+    "aggregator",
+    [
+        Mean(),
+        Median(),
+        TrimmedMean(),
+        Krum(bad=0, keep=0),
+        Adam(),
+        Adam(robust="median"),
+        Adam(robust="trimmed_mean"),
+    ],
+)
 def test_weights_matter_to_a_mean(aggregator):
     weights_matter(aggregator, Es())
 

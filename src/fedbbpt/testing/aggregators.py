@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import permutations
+from itertools import cycle, islice, permutations
 from typing import Any
 
 import numpy as np
@@ -56,8 +56,9 @@ def some_updates(
     centres: Sequence[float] = CENTRES,
 ) -> list[Update]:
     """Clients' answers to a broadcast, after three steps towards their own optimum, or one where
-    all try the same candidates.
+    all try the same candidates. If the merge needs more of them, the optima begin again.
     """
+    centres = [*islice(cycle(centres), max(len(centres), aggregator.least))]
     space, updates = space_for(optimizer), []
     plan = optimizer.plan(state, stream(0, "kit plan", round))
     for k, centre in enumerate(centres):
@@ -140,10 +141,10 @@ def memory_is_data(aggregator: Aggregator, optimizer: Optimizer[Any]) -> None:
 
 
 def any_number_may_answer(aggregator: Aggregator, optimizer: Optimizer[Any]) -> None:
-    """From one client to all: the state stays finite and so does the best point."""
+    """From the least to all of them: the state stays finite and so does the best point."""
     state, memory = _played(aggregator, optimizer, 1, wire=False)
     updates = some_updates(aggregator, optimizer, state, 1)
-    for count in range(1, 1 + len(updates)):
+    for count in range(aggregator.least, 1 + len(updates)):
         after, kept = aggregator.merge(state, updates[:count], memory)
         require(finite(after), f"{count} updates led to {after}")
         best = np.asarray(aggregator.best(optimizer, after, kept))
