@@ -1,0 +1,1 @@
+"""What is done to an update on the client before it leaves."""
