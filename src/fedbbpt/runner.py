@@ -87,11 +87,11 @@ class Run:
                 self._snapshot(needs)
             else:
                 job = Job("search", books.server.round, limits.steps, self.seed, {}, quotas)
-                engine = self.federation.engine
+                engine, alone = self.federation.engine, _Watch(self)
                 played = play(self.parts, engine, books.server, job, chosen)
                 if not any(update.weight for update in played.updates):
                     counts.stopped = "budget"
-                self._book(played, watch)
+                self._book(played, alone)
                 counts.met = sorted({*counts.met, *chosen})
                 if counts.stopped or self._due():
                     self._snapshot(needs)
