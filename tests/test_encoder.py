@@ -4,9 +4,18 @@ import numpy as np
 import pytest
 
 from fedbbpt import encoder as module
-from fedbbpt.encoder import encoder
+from fedbbpt.encoder import encoder, sentences
 from fedbbpt.errors import UsageError
 from fedbbpt.maths.places import ngrams
+
+
+@pytest.fixture(autouse=True)
+def afresh():
+    """What one test has loaded is nothing to another."""
+    sentences.cache_clear()
+    yield
+    sentences.cache_clear()
+
 
 TEXTS = ["Write the plural.", "Give the word for more than one.", "Sum up two numbers."]
 

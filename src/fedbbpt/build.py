@@ -25,6 +25,7 @@ from fedbbpt.check import (
 )
 from fedbbpt.config import Config, Part
 from fedbbpt.doors import Doors, Shelf, writer_of
+from fedbbpt.encoder import encoder
 from fedbbpt.errors import ConfigError, closest
 from fedbbpt.gather import Gathered, gather
 from fedbbpt.phases import PHASES
@@ -119,6 +120,7 @@ def build(config: Config, split: Split, shelf: Shelf, box: AtomicBox | None = No
     writer = writer_of(config, box, parts.prompt.writing)
     if parts.prompt.writing is not None:
         check_writer(parts.prompt, writer)
+        encoder(parts.prompt.writing.encoder)  # if it cannot be loaded, before anything is paid
     elif config.writer is not None:
         raise ConfigError("the table [writer] is for prompt.kind = 'instruction'")
     doors = Doors(config, split, shelf, box, writer)

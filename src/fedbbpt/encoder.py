@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from importlib.util import find_spec
 
 from fedbbpt import registry
 from fedbbpt.arrays import Array
+from fedbbpt.errors import ConfigError
 from fedbbpt.maths.places import ngrams
 
 Encoder = Callable[[Sequence[str]], Array]
@@ -31,10 +33,17 @@ def encoder(name: str) -> Encoder:
         ConfigError, MissingExtra: the model cannot be loaded.
     """
     name = named(name)
-    if name == "ngrams":
-        return ngrams
+    return ngrams if name == "ngrams" else sentences(name)
+
+
+@lru_cache(maxsize=2)
+def sentences(name: str) -> Encoder:
+    """The embeddings of a sentence encoder, loaded once in a process."""
     options = {"model": name, "dtype": "float32", "rows": 1}
-    box = registry.make("boxes", "dual_encoder", options, "prompt.encoder")
+    try:
+        box = registry.make("boxes", "dual_encoder", options, "prompt.encoder")
+    except ConfigError as error:
+        raise ConfigError(f"prompt.encoder is '{name}', but {error}") from error
 
     def embed(texts: Sequence[str]) -> Array:
         found: Array = box([], texts).embeddings
