@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from abc import abstractmethod
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from fedbbpt.arrays import Array
 from fedbbpt.errors import ConfigError
 from fedbbpt.maths.racing import by_turn, outclassed
+from fedbbpt.protocols import Optimizer
 from fedbbpt.types import Space
 
 SPENT = 2**31
@@ -231,16 +233,6 @@ def standing(state: ObservedState, delta: float, examples: int) -> Standing:
     return Standing(rows, pool[rows], last >= 0, out, closed, turns)
 
 
-def turns_of(state: ObservedState, points: Array, delta: float, examples: int) -> Array:
-    """(K,) the planned turns of these points, or those when each would be tried next."""
-    rows = kept(state, points)
-    if np.array_equal(rows, state.next_points):
-        return state.next_turns
-    now = standing(state, delta, examples)
-    place = np.searchsorted(now.rows, rows[:, 0].astype(np.int64))
-    return np.asarray(now.turns[place])
-
-
 def planned(state: ObservedState, points: Array, turns: Array | None = None) -> ObservedState:
     """With these points, as they are kept, behind those that were planned before."""
     turns = np.zeros(len(points), np.int64) if turns is None else turns
@@ -248,6 +240,50 @@ def planned(state: ObservedState, points: Array, turns: Array | None = None) -> 
         next_points=np.concatenate([state.next_points, points.astype(np.float64)]),
         next_turns=np.concatenate([state.next_turns, turns]),
     )
+
+
+class Observing(Optimizer[ObservedState]):
+    """What searches that remember all they were told have in common; a subclass plans."""
+
+    state: ClassVar[type[ObservedState]] = ObservedState
+    shares: ClassVar[tuple[str, ...]] = ("next_points", "next_turns")
+
+    @abstractmethod
+    def _standing(self, state: ObservedState) -> Standing:
+        """How a pool's candidates stand."""
+
+    def init(self, space: Space) -> ObservedState:
+        """Nothing observed.
+
+        Raises:
+            ConfigError: the space is a pool without candidates.
+        """
+        return start(space)
+
+    def ask(self, state: ObservedState, rng: np.random.Generator) -> Array:
+        """(batch, *shape) candidates: the planned ones, or those that it plans itself."""
+        return shaped(state, self.plan(state, rng).next_points)
+
+    def turns(self, state: ObservedState, points: Array) -> Array | None:
+        """The planned turns, or how often each was tried before; nothing in a box, where hardly any
+        is tried twice.
+        """
+        if not state.finite:
+            return None
+        rows = kept(state, points)
+        if np.array_equal(rows, state.next_points):
+            return state.next_turns
+        now = self._standing(state)
+        place = np.searchsorted(now.rows, rows[:, 0].astype(np.int64))
+        return np.asarray(now.turns[place])
+
+    def tell(self, state: ObservedState, points: Array, losses: Array) -> ObservedState:
+        """The observations behind the others; a candidate without an answer is only noted.
+
+        Raises:
+            ValueError: a point is not in the pool.
+        """
+        return tell(state, points, losses, self.turns(state, points))
 
 
 def refuse_bad_racing(name: str, delta: float, examples: int) -> None:

@@ -20,25 +20,20 @@ from fedbbpt.errors import ConfigError
 from fedbbpt.optimizers._design import cover
 from fedbbpt.optimizers._observed import (
     ObservedState,
+    Observing,
     Standing,
     history,
     planned,
     refuse_bad_racing,
-    shaped,
     standing,
-    start,
-    tell,
-    turns_of,
 )
-from fedbbpt.protocols import Optimizer
-from fedbbpt.types import Space
 
 HALVINGS = 40
 """Of [0, 1] in the search for a bound; 2^-40 is far below any difference of means."""
 
 
 @dataclass(frozen=True)
-class Bandit(Optimizer[ObservedState]):
+class Bandit(Observing):
     """First every arm once, then the leader and those whose lower bounds are the most promising.
 
     LUCB pulls two arms at a time, the one of lowest mean and, of the others, the one of lowest
@@ -63,8 +58,6 @@ class Bandit(Optimizer[ObservedState]):
     pick: Literal["bounds", "random"] = "bounds"
 
     spaces: ClassVar[frozenset[str]] = frozenset({"pool"})
-    state: ClassVar[type[ObservedState]] = ObservedState
-    shares: ClassVar[tuple[str, ...]] = ("next_points", "next_turns")
 
     def __post_init__(self) -> None:
         """Refuse what could only fail later."""
@@ -77,14 +70,6 @@ class Bandit(Optimizer[ObservedState]):
         picks = get_args(Literal["bounds", "random"])
         if self.pick not in picks:
             raise ConfigError(f"bandit pick is {self.pick!r}; it must be one of {picks}")
-
-    def init(self, space: Space) -> ObservedState:
-        """Nothing observed.
-
-        Raises:
-            ConfigError: the pool has no candidates.
-        """
-        return start(space)
 
     def plan(self, state: ObservedState, rng: np.random.Generator) -> ObservedState:
         """With the next batch of distinct arms, behind what is planned already."""
@@ -111,22 +96,6 @@ class Bandit(Optimizer[ObservedState]):
             order = np.lexsort((promise, ranks))
             chosen = np.concatenate([chosen, order[: count - fresh]])
         return planned(state, now.rows[chosen, None], now.turns[chosen])
-
-    def ask(self, state: ObservedState, rng: np.random.Generator) -> Array:
-        """(batch, *shape) arms: the planned ones, or those that it plans itself."""
-        return shaped(state, self.plan(state, rng).next_points)
-
-    def turns(self, state: ObservedState, points: Array) -> Array:
-        """How often each arm was pulled before."""
-        return turns_of(state, points, self._risk, self.examples)
-
-    def tell(self, state: ObservedState, points: Array, losses: Array) -> ObservedState:
-        """The observations behind the others; an arm without an answer is only noted.
-
-        Raises:
-            ValueError: a point is not in the pool.
-        """
-        return tell(state, points, losses, self.turns(state, points))
 
     def done(self, state: ObservedState) -> bool:
         """Whether no arm may be pulled that could still be the best."""

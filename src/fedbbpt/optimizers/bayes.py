@@ -25,20 +25,15 @@ from fedbbpt.maths.gp import Posterior
 from fedbbpt.optimizers._design import cautious, climb, cover, sobol
 from fedbbpt.optimizers._observed import (
     ObservedState,
+    Observing,
     Standing,
     flat,
     history,
     planned,
     refuse_bad_racing,
-    shaped,
     standing,
-    start,
-    tell,
-    turns_of,
 )
 from fedbbpt.optimizers._process import process
-from fedbbpt.protocols import Optimizer
-from fedbbpt.types import Space
 
 Acquisition = Literal["ei", "thompson"]
 Lengthscale = Literal["median", "gamma"]
@@ -50,7 +45,7 @@ TAKEN, TRIED, CLOSED = 3, 1, 2
 
 
 @dataclass(frozen=True)
-class Bayes(Optimizer[ObservedState]):
+class Bayes(Observing):
     """Gaussian-process search in the box [-bound, bound]^d, or over the rows of a pool.
 
     The server plans each round's first batch from all that clients told, and broadcasts that batch
@@ -106,8 +101,6 @@ class Bayes(Optimizer[ObservedState]):
     examples: int = 1
 
     spaces: ClassVar[frozenset[str]] = frozenset({"pool", "real"})
-    state: ClassVar[type[ObservedState]] = ObservedState
-    shares: ClassVar[tuple[str, ...]] = ("next_points", "next_turns")
 
     def __post_init__(self) -> None:
         """Refuse what could only fail later."""
@@ -137,14 +130,6 @@ class Bayes(Optimizer[ObservedState]):
                 "bayes ard is on; the coupled kernel has one lengthscale: turn it off"
             )
 
-    def init(self, space: Space) -> ObservedState:
-        """Nothing observed.
-
-        Raises:
-            ConfigError: the space is a pool without candidates.
-        """
-        return start(space)
-
     def plan(self, state: ObservedState, rng: np.random.Generator) -> ObservedState:
         """With the next batch, behind what is planned already; in a pool distinct rows."""
         count = self.batch - len(state.next_points)
@@ -158,22 +143,6 @@ class Bayes(Optimizer[ObservedState]):
             return state
         chosen = self._rows(state, now, count, rng)
         return planned(state, now.rows[chosen, None], now.turns[chosen])
-
-    def ask(self, state: ObservedState, rng: np.random.Generator) -> Array:
-        """(batch, *shape) candidates: the planned ones, or those that it plans itself."""
-        return shaped(state, self.plan(state, rng).next_points)
-
-    def turns(self, state: ObservedState, points: Array) -> Array | None:
-        """How often each was tried before; nothing in a box, where hardly any is tried twice."""
-        return turns_of(state, points, self.delta, self.examples) if state.finite else None
-
-    def tell(self, state: ObservedState, points: Array, losses: Array) -> ObservedState:
-        """The observations behind the others; a candidate without an answer is only noted.
-
-        Raises:
-            ValueError: a point is not in the pool.
-        """
-        return tell(state, points, losses, self.turns(state, points))
 
     def done(self, state: ObservedState) -> bool:
         """Whether in a pool nothing may be tried that could still be the best, or is expected to be
