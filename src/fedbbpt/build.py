@@ -120,7 +120,8 @@ def build(config: Config, split: Split, shelf: Shelf, box: AtomicBox | None = No
     writer = writer_of(config, box, parts.prompt.writing)
     if parts.prompt.writing is not None:
         check_writer(parts.prompt, writer)
-        encoder(parts.prompt.writing.encoder)  # if it cannot be loaded, before anything is paid
+        if parts.prompt.writing.writer == "pool":  # if it cannot be loaded, before anything is paid
+            encoder(parts.prompt.writing.encoder)
     elif config.writer is not None:
         raise ConfigError("the table [writer] is for prompt.kind = 'instruction'")
     doors = Doors(config, split, shelf, box, writer)

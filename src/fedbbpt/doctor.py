@@ -21,7 +21,7 @@ from fedbbpt.checks import examine
 from fedbbpt.config import Config, resolve
 from fedbbpt.errors import BoxError, ConfigError, FedbbptError
 from fedbbpt.ledger import Ledger
-from fedbbpt.needs import count_needs
+from fedbbpt.needs import count_needs, trials
 from fedbbpt.patient import SPOKEN, Finding, Patient
 from fedbbpt.sharing import Split, examples
 from fedbbpt.trees import Tree, parse
@@ -249,9 +249,7 @@ def _fit(config: Config, box: AtomicBox, split: Split | None, refused: bool) -> 
     if refused and "soft" in federation.parts.prompt.sends:
         advice = "start vLLM with --enable-prompt-embeds, or set prompt.kind = 'tokens'"
         return Finding("config", False, "soft prompts need embeddings, which are refused", advice)
-    step = sum(needs.step.values()) + needs.common
-    if federation.parts.prompt.writing is not None:  # so far there is the user's own alone
-        step *= getattr(federation.parts.optimizer, "batch", 1)
+    step = (sum(needs.step.values()) + needs.common) * trials(federation)
     return Finding("config", True, f"its parts fit; a step of all clients costs {step} queries")
 
 

@@ -67,6 +67,15 @@ def recount(federation: Federation) -> Needs:
     return Needs(step, once, common, once if federation.parts.counts else {})
 
 
+def trials(federation: Federation) -> int:
+    """Candidates that a step will try for each that it could try before the search: of a pool of
+    instructions there is the user's own alone, until clients have asked for more.
+    """
+    if federation.parts.prompt.writing is None:
+        return 1
+    return int(getattr(federation.parts.optimizer, "batch", 1))
+
+
 def _refuse_if_too_small(federation: Federation, needs: Needs) -> None:
     table, step, once = federation.config.budget, needs.step, needs.once
     active = federation.config.rounds.clients_per_round or len(step)
@@ -74,8 +83,7 @@ def _refuse_if_too_small(federation: Federation, needs: Needs) -> None:
         first = sum(sorted((step[c] + once[c] for c in step), reverse=True)[:active])
         writing = federation.parts.prompt.writing if federation.baseline is None else None
         if writing is not None:
-            # There is one candidate yet; every client will ask for more, and then try a batch.
-            first *= getattr(federation.parts.optimizer, "batch", 1)
+            first *= trials(federation)
             first += sum(map(bool, step.values())) * writing.queries
         if table.queries < needs.common + first:
             raise BudgetTooSmall(table.queries, needs.common + first)

@@ -146,11 +146,7 @@ class Proposals:
 
     def ranked(self, state: Any) -> list[int]:
         """Rows that were answered, the lowest expected loss first."""
-        expected = self._federation.parts.optimizer.expected(state)
-        if expected is None:
-            return [0]
-        order = np.argsort(expected[:, 0], kind="stable")
-        return [int(row) for row in order if expected[row, 2]]
+        return _ranked(self._federation.parts.optimizer.expected(state))
 
     def table(self, state: Any, chosen: Array) -> list[dict[str, Any]]:
         """What is known of every instruction, the best first, those never tried last.
@@ -160,7 +156,7 @@ class Proposals:
             chosen: the point that the run ends with.
         """
         expected = self._federation.parts.optimizer.expected(state)
-        rows = self.ranked(state)
+        rows = _ranked(expected)
         rows += [row for row in range(len(self.texts)) if row not in set(rows)]
         found = []
         for row in rows:
@@ -273,6 +269,13 @@ class Proposals:
 
     def _file(self, number: int) -> Path:
         return self._folder / f"pool-{number}.safetensors"
+
+
+def _ranked(expected: Array | None) -> list[int]:
+    if expected is None:
+        return [0]
+    order = np.argsort(expected[:, 0], kind="stable")
+    return [int(row) for row in order if expected[row, 2]]
 
 
 def _texts(update: Update) -> list[str]:

@@ -29,8 +29,6 @@ WHY = {
 }
 """Why something did not leave."""
 
-Asked = tuple[RenderedPrompt, str]
-
 
 def propose(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arrays, float]:
     """``texts``: the instructions, packed; ``rows``: for each, which of the asked

@@ -7,7 +7,6 @@ search wanders is made up, and with it which of its later candidates are the sam
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from copy import copy
 from functools import lru_cache
@@ -26,7 +25,7 @@ from fedbbpt.random import stream
 from fedbbpt.senses import Vocabulary
 from fedbbpt.storage import Till
 from fedbbpt.types import Atom, Grid, Picture, Receipt, RenderedPrompt, Reply, digest
-from fedbbpt.writing import ASK
+from fedbbpt.writing import ASK, wanted
 
 PLAIN, OTHER = 4.4, 2.0
 """Bytes per token of ASCII and of other text where the model's tokens are not known: GPT-2's take
@@ -38,8 +37,6 @@ EFFECT, NOISE = 1.0, 0.5
 decides how often an election is won, and so how many snapshots of words differ."""
 WORDS = frozenset({"content", "prompt", "system", "state", "text"})
 """Keys under which a request's body holds what the model reads."""
-WANTED = re.compile(r"^Write (\d+) different ", re.MULTILINE)
-"""How many instructions a question of :mod:`fedbbpt.writing` asks for, where it is not one."""
 LENGTH = 62
 """Characters of an instruction; those written by people for instruction induction have as many."""
 SAID = (
@@ -204,8 +201,8 @@ class Rehearsed(Wrapper):
         """An answer in words, or as many instructions as are asked for, a line each."""
         seen = f"{prompt.keys[0].hex()} {_told(example)}"
         if prompt.template == ASK:
-            number = int((WANTED.findall(example) or [1])[-1])
-            return "\n".join(_instruction(f"{seen} {i}", self.longest) for i in range(number))
+            every = range(wanted(example))
+            return "\n".join(_instruction(f"{seen} {i}", self.longest) for i in every)
         right = self.right.get(example) if isinstance(example, str) else None
         if right is not None and _share(seen) < _share(prompt.keys[0].hex()):
             return right

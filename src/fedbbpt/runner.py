@@ -78,10 +78,9 @@ class Run:
             watch = _Watch(self)
             if self.maps is not None and not self.maps.made:
                 self._map_start()
-            needs = self._propose(needs)
+            needs, done = self._propose(needs)
             chosen = self._choose()
             quotas = self._quotas(needs, chosen)
-            done = self.parts.optimizer.done(books.server.state)
             if quotas is None or done or self._played >= limits.max:
                 counts.stopped = "budget" if quotas is None else "rounds"
                 self._snapshot(needs)
@@ -192,22 +191,26 @@ class Run:
             state = server.state._replace(pool=self.parts.prompt.space.points)
             self.books.server = server._replace(state=state)
 
-    def _propose(self, needs: Needs) -> Needs:
-        """Let the pool of instructions grow if it is time to, and count what a step costs then."""
+    def _propose(self, needs: Needs) -> tuple[Needs, bool]:
+        """Let the pool of instructions grow if it is time to.
+
+        Returns:
+            what a step costs then, and whether nothing is left to try.
+        """
         books = self.books
-        while self.pool is not None:
+        while True:
+            done = self.parts.optimizer.done(books.server.state)  # dear: it may fit a process
             share = books.budget.spent("train") / books.budget.limit
             # What is proposed has to be tried as well.
             left = books.budget.left - needs.most(self.config.rounds.clients_per_round)
-            if not self.pool.due(share, self.parts.optimizer.done(books.server.state), left):
-                break
+            if self.pool is None or not self.pool.due(share, done, left):
+                return needs, done
             server = books.server
             self.pool.grow(self._exchange, books.events.write, server.state, server.round)
             books.counts.pools = self.pool.made
             books.counts.down += self.pool.bytes * len(self.federation.clients)
             self._adopt()
             needs = recount(self.federation)
-        return needs
 
     def _book(self, played: Played, watch: _Watch) -> None:
         """Enter a round in the books and take its outcome as the server's state."""

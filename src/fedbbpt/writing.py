@@ -20,6 +20,8 @@ HERE = "{instruction}"
 GAPS = ("{text}", "{label}", "{mask}", HERE)
 """What no instruction may hold."""
 
+_WANTED = re.compile(r"^Write (\d+) different ", re.MULTILINE)
+"""How :func:`proposal` and :func:`variation` ask for more than one; the last is the question's."""
 _BOLD = re.compile(r"(?<!\w)\*\*(?=\S)(.+?)(?<=\S)\*\*(?!\w)")
 _NONE = re.compile(r"\s*(?:(?:```|~~~)\s*\w*\s*$|#+\s)")
 """A fence or a heading."""
@@ -113,6 +115,11 @@ def variation(instruction: str, number: int) -> str:
         f"Write {number} different variations of the following instruction, one on each line, "
         f"nothing else. They must ask for the same.\n\nInput: {shown}\nOutput:"
     )
+
+
+def wanted(question: str) -> int:
+    """How many instructions a question of this module asks for."""
+    return int((_WANTED.findall(question) or [1])[-1])
 
 
 def instructions(reply: str | None, whole: bool = False) -> list[str]:
