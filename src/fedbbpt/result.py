@@ -86,9 +86,9 @@ def _diagnose(run: Run, heard: Sequence[Update], chosen: int) -> tuple[Finding, 
     """What went wrong in the search, one event each."""
     events, knobs = run.books.events, Knobs.of(run.parts, run.federation.split.classes)
     reports = [Held.of(update) for update in heard if update.weight]
-    course = Course.of(events.read())
-    if run.pool is not None:  # whose losses go up and down with what is tried
-        course = Course(np.zeros(0), np.zeros(0))
+    # Of a pool the losses go up and down with what is tried.
+    nothing = Course(np.zeros(0), np.zeros(0))
+    course = Course.of(events.read()) if run.pool is None else nothing
     found = findings(course, reports, chosen, knobs)
     for finding in found:
         events.write("diagnosis", **asdict(finding))
