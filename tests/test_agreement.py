@@ -9,8 +9,9 @@ from fedbbpt.agreement import LEAST_ROUNDS, MEMORY, agreement, fall, levelled, s
 from fedbbpt.optimizers.cmaes import Cmaes
 from fedbbpt.optimizers.es import Es
 from fedbbpt.optimizers.policy_gradient import PolicyGradient
+from fedbbpt.parts import Parts
 from fedbbpt.random import stream
-from fedbbpt.round import Parts, Played, Server
+from fedbbpt.round import Played, Server
 from fedbbpt.types import Job, Space, Update
 
 REAL, DISCRETE = Space("real", (12,)), Space("categorical", (3, 8))

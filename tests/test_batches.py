@@ -20,8 +20,8 @@ from fedbbpt.maths.softmax import log_softmax
 from fedbbpt.optimizers.cmaes import Cmaes
 from fedbbpt.optimizers.es import Es
 from fedbbpt.optimizers.spsa import Spsa
+from fedbbpt.parts import Client
 from fedbbpt.prompts.visual import Visual
-from fedbbpt.round import Client
 from fedbbpt.sharing import share_out, tables
 from fedbbpt.testing._require import bits, update_bits
 from fedbbpt.testing.engines import play_rounds, toy_federation

@@ -13,8 +13,8 @@ from fedbbpt.counting import FINAL, SEARCH, _packed, agree
 from fedbbpt.engines.local import Local
 from fedbbpt.maths import label_mapping as lm
 from fedbbpt.optimizers.es import Es
+from fedbbpt.parts import Client, Door, Parts
 from fedbbpt.phases import PHASES
-from fedbbpt.round import Client, Door, Parts
 from fedbbpt.tasks.classify import Classify
 from fedbbpt.testing.toys import CountingBox, MemoryStore
 from fedbbpt.types import Batch, Job

@@ -98,8 +98,8 @@ def test_a_hairs_breadth_is_no_gain():
 def test_the_advice_names_the_options_that_there_are():
     from fedbbpt.aggregators.adam import Adam
     from fedbbpt.optimizers.es import Es
+    from fedbbpt.parts import Parts
     from fedbbpt.prompts.soft import Soft
-    from fedbbpt.round import Parts
 
     prompt = Soft(ToyVocabulary(), "It was {label} .", ("bad", "good"))
     knobs = Knobs.of(Parts(Es(), prompt, None, Adam(), "shared", "replay", {}), ("bad", "good"))

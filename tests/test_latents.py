@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from fedbbpt.config import Part
 from fedbbpt.latents import Latents
 from fedbbpt.optimizers.bayes import Bayes
+from fedbbpt.sections import Part
 from fedbbpt.types import Space, Update
 
 

@@ -11,9 +11,10 @@ from fedbbpt.boxes.function import Function
 from fedbbpt.budget import Budget
 from fedbbpt.data.leaks import Private
 from fedbbpt.optimizers.bayes import Bayes
+from fedbbpt.parts import Client, Door, Parts
 from fedbbpt.prompts.instruction import Instruction
 from fedbbpt.proposing import PROPOSE, WHY, packed, unpacked
-from fedbbpt.round import Client, Door, Parts, work
+from fedbbpt.round import work
 from fedbbpt.tasks.classify import Classify
 from fedbbpt.tasks.generate import Generate
 from fedbbpt.types import Batch, Job

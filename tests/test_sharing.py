@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 import fedbbpt
-from fedbbpt.config import Data, resolve
+from fedbbpt.config import resolve
 from fedbbpt.data.load import Table
 from fedbbpt.errors import ConfigError, DataError
 from fedbbpt.gather import gather
+from fedbbpt.sections import Data
 from fedbbpt.sharing import EVERYONE, TESTER, examples, only, share_out, tables
 from fedbbpt.testing.toys import ToyEncoder
 from fedbbpt.types import Picture

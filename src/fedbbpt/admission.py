@@ -15,7 +15,8 @@ import numpy as np
 
 from fedbbpt.arrays import Array
 from fedbbpt.errors import ConfigError
-from fedbbpt.round import Parts, local_search, replay
+from fedbbpt.parts import Parts
+from fedbbpt.round import local_search, replay
 from fedbbpt.types import Job, Update
 
 

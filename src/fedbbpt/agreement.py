@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from fedbbpt.arrays import Array
-from fedbbpt.round import Parts, Played
+from fedbbpt.parts import Parts
+from fedbbpt.round import Played
 
 MEMORY = 0.9
 """Share of the past that the heading keeps from round to round."""

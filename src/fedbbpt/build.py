@@ -23,15 +23,16 @@ from fedbbpt.check import (
     check_prompt,
     check_writer,
 )
-from fedbbpt.config import Config, Part
+from fedbbpt.config import Config
 from fedbbpt.doors import Doors, Shelf, writer_of
 from fedbbpt.encoder import encoder
 from fedbbpt.errors import ConfigError, closest
 from fedbbpt.gather import Gathered, gather
+from fedbbpt.parts import Client, Door, Parts, Phase, zero
 from fedbbpt.phases import PHASES
 from fedbbpt.proposing import PROPOSE
 from fedbbpt.protocols import Engine, Prompt, Task
-from fedbbpt.round import Client, Door, Parts, Phase, zero
+from fedbbpt.sections import Part
 from fedbbpt.sharing import TESTER, Split
 from fedbbpt.types import Batch, Job
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from fedbbpt.baselines import Baseline
 from fedbbpt.black_box import AtomicBox
 from fedbbpt.errors import Incompatible
+from fedbbpt.parts import Parts
 from fedbbpt.protocols import Prompt, Task
-from fedbbpt.round import Parts
 from fedbbpt.types import Picture
 
 ROOM = 256

@@ -18,12 +18,12 @@ from typing import Any
 
 from fedbbpt import alone, api, registry
 from fedbbpt.black_box import AtomicBox
-from fedbbpt.config import Box
 from fedbbpt.errors import BudgetTooSmall, ConfigError, RunDirError, UsageError
 from fedbbpt.grid import Cell
 from fedbbpt.record import read_lines
 from fedbbpt.report.summary import mean_curve
 from fedbbpt.rundir import EVENTS
+from fedbbpt.sections import Box
 
 LEDGER = "ledger.sqlite"
 RUNS = "runs"

@@ -20,7 +20,7 @@ from fedbbpt.arrays import Array, Arrays
 from fedbbpt.black_box import BlackBox
 from fedbbpt.maths import label_mapping
 from fedbbpt.maths.merge import weighted_mean
-from fedbbpt.round import Client, Parts, Phase
+from fedbbpt.parts import Client, Parts, Phase
 from fedbbpt.types import Batch, Job, Update
 
 Ask = Callable[[str, Arrays, Sequence[str]], list[Update]]

@@ -17,7 +17,7 @@ from scipy.special import stdtrit
 
 from fedbbpt.agreement import LEAST_ROUNDS, fall, levelled, signal
 from fedbbpt.arrays import Array
-from fedbbpt.round import Parts
+from fedbbpt.parts import Parts
 from fedbbpt.types import Update
 
 CLEAR = 2.0

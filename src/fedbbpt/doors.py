@@ -12,7 +12,7 @@ from fedbbpt.black_box import AtomicBox
 from fedbbpt.budget import Budget
 from fedbbpt.config import Config
 from fedbbpt.errors import ConfigError
-from fedbbpt.round import Door, Phase
+from fedbbpt.parts import Door, Phase
 from fedbbpt.sharing import Split
 from fedbbpt.storage import Store
 from fedbbpt.till import Bill, Caps, Tills

@@ -33,8 +33,8 @@ from fedbbpt.budget import Budget
 from fedbbpt.config import Config
 from fedbbpt.data.vocabulary import candidates, hashed, ngrams, quorum, ranked, told, words_in
 from fedbbpt.errors import ConfigError, DataError
+from fedbbpt.parts import Client, Door, Parts, Phase
 from fedbbpt.protocols import Engine
-from fedbbpt.round import Client, Door, Parts, Phase
 from fedbbpt.sharing import read_table
 from fedbbpt.types import Batch, Job, Update
 

@@ -12,8 +12,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, field_validator
 
-from fedbbpt.config import BudgetTable, Config, Section, resolve, sentence
+from fedbbpt.config import Config, resolve, sentence
 from fedbbpt.errors import ConfigError, UsageError, closest
+from fedbbpt.sections import BudgetTable, Section
 from fedbbpt.trees import Tree, override, parse
 
 Positive = Annotated[int, Field(ge=1)]

@@ -9,8 +9,8 @@ import numpy as np
 
 from fedbbpt import registry
 from fedbbpt.arrays import Array
-from fedbbpt.config import Part
 from fedbbpt.random import stream
+from fedbbpt.sections import Part
 from fedbbpt.types import Space, Update
 
 

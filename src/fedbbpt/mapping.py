@@ -20,7 +20,7 @@ from fedbbpt.build import Federation
 from fedbbpt.checkpoint import keep, kept
 from fedbbpt.counting import FINAL, Ask, agree
 from fedbbpt.errors import ConfigError
-from fedbbpt.round import Parts, zero
+from fedbbpt.parts import Parts, zero
 
 
 class Mappings:

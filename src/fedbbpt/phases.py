@@ -11,8 +11,9 @@ from fedbbpt.arrays import Arrays
 from fedbbpt.black_box import AtomicBox, BlackBox
 from fedbbpt.counting import FINAL, SEARCH
 from fedbbpt.drawing import dearest
+from fedbbpt.parts import Client, Parts, Phase
 from fedbbpt.random import stream
-from fedbbpt.round import Client, Parts, Phase, extended, search
+from fedbbpt.round import extended, search
 from fedbbpt.types import Batch, Job, RenderedPrompt, Reply
 
 

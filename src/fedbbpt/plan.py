@@ -21,12 +21,13 @@ from urllib.parse import unquote
 from fedbbpt import alone, api, registry
 from fedbbpt.black_box import AtomicBox
 from fedbbpt.budget import PURSES
-from fedbbpt.config import Box, Config
+from fedbbpt.config import Config
 from fedbbpt.errors import BudgetSpent, ConfigError
 from fedbbpt.ledger import Ledger
 from fedbbpt.record import read_json, read_lines
 from fedbbpt.rehearsal import LENGTH, Rehearsed, Tally
 from fedbbpt.rundir import CHARGES, LEDGER, MARK, RunDir
+from fedbbpt.sections import Box
 from fedbbpt.sharing import Split, examples
 from fedbbpt.till import Bill
 from fedbbpt.trees import Tree

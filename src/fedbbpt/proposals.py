@@ -25,9 +25,9 @@ from fedbbpt.counting import Ask
 from fedbbpt.encoder import Encoder, encoder, named
 from fedbbpt.latents import Latents
 from fedbbpt.maths.places import Axes, principal
+from fedbbpt.parts import Parts
 from fedbbpt.proposing import PROPOSE, WHY, packed, unpacked
 from fedbbpt.random import stream
-from fedbbpt.round import Parts
 from fedbbpt.types import Update
 
 NEAR = 2

@@ -16,8 +16,8 @@ from fedbbpt.arrays import Array, Arrays
 from fedbbpt.black_box import BlackBox
 from fedbbpt.data.leaks import Private
 from fedbbpt.errors import BudgetSpent
+from fedbbpt.parts import Client, Parts, Phase, zero
 from fedbbpt.random import stream
-from fedbbpt.round import Client, Parts, Phase, zero
 from fedbbpt.types import Job, RenderedPrompt
 from fedbbpt.writing import ASK, Writing, instructions, proposal, unfit, variation
 

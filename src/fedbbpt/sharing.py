@@ -11,13 +11,14 @@ import numpy as np
 
 from fedbbpt import registry
 from fedbbpt.arrays import Array
-from fedbbpt.config import Config, Data
+from fedbbpt.config import Config
 from fedbbpt.data import answers, pictures
 from fedbbpt.data._readers import Form, Row
 from fedbbpt.data.load import Table, load, several
 from fedbbpt.data.partition import holdout, shots, split
 from fedbbpt.errors import ConfigError, DataError, closest
 from fedbbpt.random import stream
+from fedbbpt.sections import Data
 from fedbbpt.targets import coded
 from fedbbpt.types import Batch, Picture
 

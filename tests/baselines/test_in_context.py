@@ -6,7 +6,7 @@ import pytest
 from fedbbpt.baselines.in_context import InContext
 from fedbbpt.engines import local
 from fedbbpt.errors import ConfigError
-from fedbbpt.round import Client
+from fedbbpt.parts import Client
 from fedbbpt.testing.toys import ToyEncoder, toy_batch, toy_box
 from fedbbpt.types import Batch, RenderedPrompt
 

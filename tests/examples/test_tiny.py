@@ -20,10 +20,11 @@ from fedbbpt.boxes.function import Function
 from fedbbpt.budget import FEDERATION, Budget
 from fedbbpt.engines.local import Local
 from fedbbpt.optimizers.es import Es
+from fedbbpt.parts import Client, Door, Parts
 from fedbbpt.phases import PHASES
 from fedbbpt.prompts.soft import Soft
 from fedbbpt.random import stream
-from fedbbpt.round import Client, Door, Parts, Server, play
+from fedbbpt.round import Server, play
 from fedbbpt.tasks.classify import Classify
 from fedbbpt.types import Batch, Job, Reply, Space
 from fedbbpt.wrappers.metered import Metered

@@ -9,8 +9,9 @@ from fedbbpt.aggregators.adam import Adam
 from fedbbpt.aggregators.mean import Mean
 from fedbbpt.errors import ConfigError
 from fedbbpt.optimizers.spsa import Spsa
+from fedbbpt.parts import Parts
 from fedbbpt.random import stream
-from fedbbpt.round import Parts, local_search, replay
+from fedbbpt.round import local_search, replay
 from fedbbpt.testing.optimizers import check_optimizer
 from fedbbpt.types import Job, Space, Update
 

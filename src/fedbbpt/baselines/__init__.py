@@ -8,7 +8,7 @@ from typing import ClassVar, Protocol
 
 from fedbbpt.arrays import Arrays
 from fedbbpt.black_box import AtomicBox
-from fedbbpt.round import Phase
+from fedbbpt.parts import Phase
 from fedbbpt.types import RenderedPrompt, Update
 
 

@@ -15,8 +15,8 @@ from fedbbpt.baselines import Baseline, Exchange
 from fedbbpt.black_box import BlackBox
 from fedbbpt.errors import BoxError
 from fedbbpt.maths.softmax import log_softmax
+from fedbbpt.parts import Client, Parts, Phase, zero
 from fedbbpt.phases import PHASES, compare
-from fedbbpt.round import Client, Parts, Phase, zero
 from fedbbpt.types import Job, Reply
 
 FREE = ("N/A", "-", "...")

@@ -17,9 +17,9 @@ from fedbbpt.baselines import Baseline, Exchange
 from fedbbpt.baselines._template import GAPS, MASK, mask_in
 from fedbbpt.black_box import AtomicBox, BlackBox
 from fedbbpt.errors import ConfigError
+from fedbbpt.parts import Client, Parts, Phase, zero
 from fedbbpt.phases import PHASES, compare
 from fedbbpt.random import stream
-from fedbbpt.round import Client, Parts, Phase, zero
 from fedbbpt.types import Batch, Job, RenderedPrompt
 
 SPECIAL = 3

@@ -14,8 +14,8 @@ from fedbbpt.baselines import Baseline, Exchange
 from fedbbpt.black_box import BlackBox
 from fedbbpt.counting import FINAL, agree
 from fedbbpt.errors import ConfigError
+from fedbbpt.parts import Client, Parts, Phase
 from fedbbpt.phases import PHASES, compare
-from fedbbpt.round import Client, Parts, Phase
 from fedbbpt.types import Job
 
 

@@ -15,8 +15,8 @@ from fedbbpt.baselines import Baseline, Exchange
 from fedbbpt.black_box import BlackBox
 from fedbbpt.maths.merge import weighted_mean
 from fedbbpt.maths.softmax import log_softmax
+from fedbbpt.parts import Client, Parts, Phase
 from fedbbpt.phases import PHASES, compare
-from fedbbpt.round import Client, Parts, Phase
 from fedbbpt.types import Batch, Job, Reply
 
 

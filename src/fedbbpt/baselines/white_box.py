@@ -19,8 +19,8 @@ from fedbbpt.black_box import AtomicBox, BlackBox
 from fedbbpt.errors import ConfigError
 from fedbbpt.maths.choose import choose
 from fedbbpt.maths.merge import weighted_mean
+from fedbbpt.parts import Client, Parts, Phase, zero
 from fedbbpt.phases import PHASES, compare, held_back
-from fedbbpt.round import Client, Parts, Phase, zero
 from fedbbpt.types import Job, RenderedPrompt
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # Kingma & Ba 2015

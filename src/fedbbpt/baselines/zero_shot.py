@@ -9,8 +9,8 @@ from fedbbpt.baselines import Baseline, Exchange
 from fedbbpt.baselines._template import GAPS, mask_in
 from fedbbpt.black_box import AtomicBox, BlackBox
 from fedbbpt.errors import ConfigError
+from fedbbpt.parts import Client, Parts, Phase
 from fedbbpt.phases import PHASES, compare
-from fedbbpt.round import Client, Parts, Phase
 from fedbbpt.senses import Vocabulary
 from fedbbpt.types import Job, RenderedPrompt
 

@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from fedbbpt.budget import FEDERATION
 from fedbbpt.errors import BudgetSpent, ConfigError
+from fedbbpt.parts import Client, Door, Parts, Phase
 from fedbbpt.protocols import Engine, Prompt
-from fedbbpt.round import Client, Door, Parts, Phase, work
+from fedbbpt.round import work
 from fedbbpt.types import Job, Update
 
 

@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError
 
-from fedbbpt.config import Box, Section, sentence
+from fedbbpt.config import sentence
 from fedbbpt.errors import ConfigError
+from fedbbpt.sections import Box, Section
 from fedbbpt.trees import locate, parse
 
 T = TypeVar("T", bound=Section)

@@ -14,10 +14,11 @@ from fedbbpt.budget import FEDERATION, Budget
 from fedbbpt.counting import FINAL, SEARCH
 from fedbbpt.engines.local import Local
 from fedbbpt.optimizers.es import Es
+from fedbbpt.parts import Client, Door, Parts, Phase
 from fedbbpt.phases import PHASES
 from fedbbpt.prompts.soft import Soft
 from fedbbpt.protocols import Aggregator, Engine, Optimizer
-from fedbbpt.round import Client, Door, Parts, Phase, Played, Server, play
+from fedbbpt.round import Played, Server, play
 from fedbbpt.storage import Store
 from fedbbpt.tasks.classify import Classify
 from fedbbpt.testing._require import bits, require, update_bits
@@ -79,7 +80,7 @@ def toy_federation(
     Args:
         optimizer, aggregator: :class:`Es` with two pairs and :class:`Adam` if not given.
         side, per_class: of its soft prompt.
-        directions, wire: as in :class:`fedbbpt.round.Parts`.
+        directions, wire: as in :class:`fedbbpt.parts.Parts`.
         guard: of its task.
         classes, clients, size: how many there are, ``size`` being training examples per client.
         make_box: its leaf box, e.g. a :class:`CountingBox` that fails.
