@@ -281,4 +281,4 @@ def listen(app: Any, host: str, port: int, what: str) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             # uvicorn answers what is on the way, ends, and raises the signal that it got again.
             signal.signal(number, lambda *_: None)
-        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[door])
+        uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none")).run(sockets=[door])
