@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedbbpt.admission import Admission, Expected, Limits, admit, heard, near, search_fields
+from fedbbpt.admission import Admission, Limits, admit, admitted, near, sane
 from fedbbpt.aggregators.adam import Adam
 from fedbbpt.aggregators.cma import Cma
 from fedbbpt.aggregators.elect import Elect
@@ -19,11 +19,13 @@ from fedbbpt.aggregators.median import Median
 from fedbbpt.aggregators.pool import Pool
 from fedbbpt.engines.local import Local
 from fedbbpt.errors import ConfigError
+from fedbbpt.expected import Expected, search_fields
 from fedbbpt.optimizers.bayes import Bayes
 from fedbbpt.optimizers.cmaes import Cmaes
 from fedbbpt.optimizers.es import Es
 from fedbbpt.optimizers.random_search import RandomSearch
 from fedbbpt.optimizers.spsa import Spsa
+from fedbbpt.proposing import PROPOSE
 from fedbbpt.round import replay
 from fedbbpt.testing._require import update_bits
 from fedbbpt.testing.engines import play_rounds, toy_federation
@@ -34,7 +36,7 @@ NUMBER = np.dtype(np.float64)
 FIELDS = {
     "losses": Expected((1, 4), NUMBER, more=1, holes=True),
     "mean": Expected((2,), NUMBER),
-    "step": Expected((), np.dtype(np.int64)),
+    "step": Expected((), np.dtype(np.int64), positive=True),
 }
 JOB = Job("search", 3, 2, 0)
 CLIENTS = {"a": 10.0, "b": 20.0, "c": 10.0}
@@ -98,18 +100,33 @@ def test_all_that_honest_clients_send_is_let_in(optimizer, aggregator, wire, dir
     for make_box, quotas in ((leaky, {}), (toy_box, {"site 1": int(0.7 * paid), "site 2": 0})):
         toy, rounds = played(make_box, quotas)
         most = {name: float(client.train.size) for name, client in toy.clients.items()}
-        for _, job, updates in rounds:
+        for one in rounds:
+            job, updates = one.job, one.updates
             fields = search_fields(toy.parts, job)
             assert set(fields) == set(toy.parts.phases["search"].sends(toy.parts))
             let, refused = admit(job, updates, most, fields)
             assert refused == []
             took = [one for one in updates if one.weight]
             assert len(took) > 2
-            assert [*map(update_bits, let)] == [*map(update_bits, took)]
-            seen |= {len(one.arrays["losses"]) for one in let if wire == "replay"}
+            assert [*map(update_bits, let)] == [*map(update_bits, updates)]
+            seen |= {len(one.arrays["losses"]) for one in took if wire == "replay"}
     if wire == "replay":
         assert max(seen) == steps
         assert steps == 1 or min(seen) < steps
+
+
+def test_no_step_size_and_no_count_is_below_zero():
+    toy = toy_federation(Cmaes(popsize=4), Cma(), wire="state", clients=3)
+    (played,) = play_rounds(toy, Local, 1)
+    assert {n for n, e in search_fields(toy.parts, played.job).items() if e.positive} == {
+        "sigma_sq",
+        "popsize",
+    }
+    toy = toy_federation(Cmaes(popsize=4), Mean(), wire="state", clients=3)
+    (played,) = play_rounds(toy, Local, 1)
+    bad = replace(played.updates[0], arrays={**played.updates[0].arrays, "sigma": np.array(-1.0)})
+    let, refused = admitted(toy.parts, played.job, [bad], dict.fromkeys(toy.clients, 99.0))
+    assert (let, refused) == ([], [(bad.client, "sigma has a number below 0")])
 
 
 def test_what_is_let_in_can_be_replayed_whatever_the_losses():
@@ -154,6 +171,7 @@ def test_what_is_let_in_can_be_replayed_whatever_the_losses():
         (update(losses=holes(1e300)), r"losses has a number of size 1e\+300; .* at most 1e\+09"),
         (update(mean=np.array([0, -1e10])), r"mean has a number of size 1e\+10"),
         (update(step=np.array(-(2**63))), "step has a number of size"),
+        (update(step=np.array(-1)), "step has a number below 0"),
         (replace(update(), queries=-1), "it reports -1 queries"),
         (replace(update(), seconds=np.nan), "nan seconds; none can be negative or infinite"),
     ],
@@ -171,9 +189,9 @@ def test_a_loss_may_be_no_answer(losses):
     assert alone(update(losses=losses)) == (["a"], {})
 
 
-def test_who_took_no_step_is_left_out_without_blame():
+def test_who_took_no_step_is_not_to_blame():
     nothing = Update("a", 3, 0.0, {"losses": np.zeros((0,))})
-    assert alone(nothing, update("b")) == (["b"], {})
+    assert alone(nothing, update("b")) == (["a", "b"], {})
     assert "round 2" in alone(replace(nothing, round=2))[1]["a"]
 
 
@@ -251,7 +269,8 @@ def test_nothing_is_changed():
 @pytest.mark.parametrize("wire", ["replay", "state"])
 def test_a_merge_gets_the_honest_as_they_would_be_without_the_others(wire):
     toy = toy_federation(clients=5, wire=wire)
-    (_, job, updates) = play_rounds(toy, Local, 2, 2)[1]
+    played = play_rounds(toy, Local, 2, 2)[1]
+    job, updates = played.job, played.updates
     most = {name: float(client.train.size) for name, client in toy.clients.items()}
     scaled = {name: 1e6 * array for name, array in updates[3].arrays.items()}
     sent = [
@@ -260,12 +279,11 @@ def test_a_merge_gets_the_honest_as_they_would_be_without_the_others(wire):
         replace(updates[4], round=0),
         replace(updates[0], client="mallory"),
     ]
-    let, refused = heard(toy.parts, job, sent, most, Limits(times=20))
-    honest = [replay(toy.parts, job, one) for one in updates[:3]]
-    assert [*map(update_bits, let)] == [*map(update_bits, honest)]
+    let, refused = admitted(toy.parts, job, sent, most, Limits(times=20))
+    assert [*map(update_bits, let)] == [*map(update_bits, updates[:3])]
     assert [client for client, _ in refused] == ["mallory", "site 3", "site 4"]
     assert "away from the broadcast" in dict(refused)["site 3"]
-    assert len(heard(toy.parts, job, updates, most).updates) == 5
+    assert admitted(toy.parts, job, updates, most) == (updates, [])
 
 
 # --- how far one may be from the others ----------------------------------------------------------
@@ -316,3 +334,85 @@ def test_without_a_limit_nobody_is_far(began):
 def test_limits_that_limit_nothing_or_all_are_refused(options):
     with pytest.raises(ConfigError, match=next(iter(options))):
         Limits(**options)
+
+
+# --- the other phases ----------------------------------------------------------------------------
+
+
+def answers(toy, phase="select"):
+    """What honest clients say of three points, and the job."""
+    zero = np.zeros(toy.parts.prompt.space.shape)
+    job = Job(phase, 9, 1, 0, {"points": np.stack([zero, zero + 0.5, zero + 1.0])})
+    return job, Local(toy.parts, toy.clients, toy.federation).map(job, list(toy.clients))
+
+
+def changed(update, **arrays):
+    return replace(update, arrays={**update.arrays, **arrays})
+
+
+@pytest.mark.parametrize("phase", ["setup", "select", "evaluate"])
+def test_honest_answers_of_every_phase_are_sane(phase):
+    toy = toy_federation()
+    job, sent = answers(toy, phase)
+    assert sane(toy.parts, job, sent, list(toy.clients)) == (sent, [])
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (lambda one: changed(one, losses=np.full(3, np.nan)), "losses has 3 of 3 numbers that"),
+        (lambda one: changed(one, losses=np.full(3, np.inf)), "losses has 3 of 3 numbers that"),
+        (lambda one: changed(one, squares=np.full(3, 1e10)), "squares has a number of size 1e"),
+        (lambda one: changed(one, losses=np.ones(4)), r"losses has shape \(4,\), other than most"),
+        (lambda one: changed(one, answers=np.ones((3, 2))), "answers has shape"),
+        (lambda one: changed(one, labels=np.array([-1, 9])), "labels has a number below 0"),
+        (lambda one: changed(one, losses=np.array(list("abc"))), "losses holds <U1; it must be"),
+        (lambda one: changed(one, words=np.ones(3)), "it holds words; declared is answers,"),
+        (lambda one: replace(one, arrays={}), "it lacks answers, labels, losses, squares"),
+        (lambda one: replace(one, weight=np.inf), "its weight is inf"),
+        (lambda one: replace(one, weight=np.nan), "its weight is nan"),
+        (lambda one: replace(one, round=8), "it answers round 8, and this is round 9"),
+        (lambda one: replace(one, paid=-1), "none can be negative"),
+        (lambda one: replace(one, client="mallory"), "it was not asked in this round"),
+    ],
+)
+def test_insane_answers_are_refused(fault, reason):
+    toy = toy_federation(clients=3)
+    job, sent = answers(toy)
+    for k in range(3):
+        bad = [*sent[:k], fault(sent[k]), *sent[k + 1 :]]
+        let, refused = sane(toy.parts, job, bad, list(toy.clients))
+        assert [*map(update_bits, let)] == [*map(update_bits, sent[:k] + sent[k + 1 :])]
+        assert len(refused) == 1
+        assert re.search(reason, refused[0][1]), refused
+
+
+def test_no_client_outvotes_the_others_by_repeating_itself():
+    toy = toy_federation(clients=3)
+    job, sent = answers(toy)
+    copies = [changed(sent[0], losses=np.full(4, float(k))) for k in range(5)]
+    let, refused = sane(toy.parts, job, [*copies, *sent[1:]], list(toy.clients))
+    assert let == sent[1:]
+    assert refused == [(sent[0].client, "it sent 5 different updates, where one is right")]
+
+
+def test_texts_may_be_of_any_length():
+    toy = toy_federation(clients=3)
+    parts = replace(toy.parts, phases={**toy.parts.phases, PROPOSE.name: PROPOSE})
+    job = Job(PROPOSE.name, 0, 1, 0)
+    sent = [
+        Update(
+            name,
+            0,
+            1.0,
+            {
+                "texts": np.zeros(k, np.uint8),
+                "rows": np.zeros(k, np.int64),
+                "refused": np.zeros(4, np.int64),
+            },
+        )
+        for k, name in enumerate(toy.clients)
+    ]
+    assert sane(parts, job, sent, list(toy.clients)) == (sent, [])
+    wrong = changed(sent[0], rows=np.zeros((2, 2), np.int64))
+    assert len(sane(parts, job, [wrong, *sent[1:]], list(toy.clients)).refused) == 1

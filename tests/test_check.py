@@ -6,9 +6,10 @@ import pytest
 
 from fedbbpt.aggregators.adam import Adam
 from fedbbpt.aggregators.cma import Cma
+from fedbbpt.aggregators.krum import Krum
 from fedbbpt.aggregators.mean import Mean
 from fedbbpt.baselines import Baseline
-from fedbbpt.check import check, check_baseline, check_prompt
+from fedbbpt.check import check, check_baseline, check_clients, check_prompt
 from fedbbpt.errors import Incompatible
 from fedbbpt.optimizers.cmaes import Cmaes
 from fedbbpt.optimizers.es import Es
@@ -140,3 +141,13 @@ def test_shared_directions_and_many_steps():
     parts = replace(PARTS, directions="shared")
     check(parts, toy_box(), 1)
     assert "rounds.steps is 2, but shared directions allow one step" in refused(parts, steps=2)
+
+
+@pytest.mark.parametrize("aggregator", [Krum(bad=2), Adam(robust="krum", bad=2)])
+def test_a_merge_of_more_clients_than_there_are(aggregator):
+    check_clients(aggregator, 7)
+    name = type(aggregator).__name__.lower()
+    assert sentence(check_clients, aggregator, 6) == (
+        f"{name} needs 7 clients in every round, and only 6 take part in one; "
+        "take a merge for fewer, such as 'median'"
+    )

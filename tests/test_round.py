@@ -1,9 +1,11 @@
 """The laws of a round, tried on a toy federation."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +17,7 @@ from fedbbpt.ledger import Ledger
 from fedbbpt.optimizers.cmaes import Cmaes
 from fedbbpt.optimizers.es import Es
 from fedbbpt.random import stream
-from fedbbpt.round import Server, play, replay
+from fedbbpt.round import Server, play, replay, taken
 from fedbbpt.testing._require import bits, update_bits
 from fedbbpt.testing.engines import play_rounds, toy_federation
 from fedbbpt.testing.toys import CountingBox, ToyEncoder, toy_box
@@ -266,6 +268,22 @@ def test_replay_leaves_sent_states_as_they_are():
     toy = toy_federation(wire="state")
     played = play_rounds(toy, Local, 1)[0]
     assert replay(toy.parts, played.job, played.updates[0]) is played.updates[0]
+
+
+@pytest.mark.parametrize("wire", ["replay", "state"])
+def test_a_merge_of_sums_gets_one_update_for_all(wire):
+    toy = toy_federation(wire=wire)
+    played = play_rounds(toy, Local, 1, steps=2)[0]
+    (one,) = taken(toy.parts, played.job, played.updates)
+    each = [replay(toy.parts, played.job, update) for update in played.updates]
+    assert one.weight == sum(update.weight for update in each)
+    state = toy.parts.optimizer.init(toy.parts.prompt.space)
+    memory = toy.parts.aggregator.init(state)
+    merged = [toy.parts.aggregator.merge(state, heard, memory) for heard in ([one], each)]
+    assert bits(merged[0]) == bits(merged[1]) == bits((played.server.state, played.server.memory))
+    robust = replace(toy.parts, aggregator=Adam(robust="median"))
+    heard = taken(robust, played.job, played.updates)
+    assert [*map(update_bits, heard)] == [*map(update_bits, each)]
 
 
 def test_clients_that_could_not_pay_are_not_heard():

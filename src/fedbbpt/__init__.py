@@ -6,13 +6,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedbbpt.api import Outcome, resume, run, tune
+    from fedbbpt.api import resume, run, tune
     from fedbbpt.artefact import Tuned
+    from fedbbpt.outcome import Outcome
 
 __all__ = ["Outcome", "Tuned", "resume", "run", "tune"]
 __version__ = "0.1.0"
 
-_HOMES = {"Tuned": "fedbbpt.artefact"}
+_HOMES = {"Tuned": "fedbbpt.artefact", "Outcome": "fedbbpt.outcome"}
 
 
 def __getattr__(name: str) -> Any:

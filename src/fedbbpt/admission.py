@@ -1,4 +1,4 @@
-"""What the server lets in: every update is looked at before it is merged, and turned away by name.
+"""What the server lets in: every update is looked at before it is used, and turned away by name.
 
 Nothing here knows of wires or keys. Who a message is from, and that it belongs to this run, is for
 the engine to say; and numbers that are possible but false are for a robust merge to bear
@@ -7,39 +7,18 @@ the engine to say; and numbers that are possible but false are for a robust merg
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from fedbbpt.arrays import Array
 from fedbbpt.errors import ConfigError
+from fedbbpt.expected import Expected, search_fields
 from fedbbpt.parts import Parts
-from fedbbpt.round import local_search, replay
+from fedbbpt.round import replay
 from fedbbpt.types import Job, Update
-
-
-class Expected(NamedTuple):
-    """What a field has to look like.
-
-    Attributes:
-        shape: after one step.
-        dtype: exactly.
-        more: rows that every further step adds.
-        holes: NaN and +inf stand for *no answer*. Minus infinity is no loss of anything.
-    """
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    more: int = 0
-    holes: bool = False
-
-    def after(self, steps: int) -> tuple[int, ...]:
-        """Its shape after so many."""
-        if not self.more:
-            return self.shape
-        return (self.shape[0] + (steps - 1) * self.more, *self.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -72,7 +51,7 @@ class Admission(NamedTuple):
     """Who was let in.
 
     Attributes:
-        updates: in the order in which their clients were first heard.
+        updates: in the order in which their clients were first heard; those of weight 0 too.
         refused: (client, reason) of the others, by client; reasons are sentences for the events
             that quote no array.
     """
@@ -81,61 +60,29 @@ class Admission(NamedTuple):
     refused: list[tuple[str, str]]
 
 
-def heard(
+def admitted(
     parts: Parts,
     job: Job,
     updates: Sequence[Update],
-    clients: Mapping[str, float],
+    most: Mapping[str, float],
     limits: Limits | None = None,
 ) -> Admission:
-    """What a merge gets of the search phase: admitted, replayed where losses came, not too far off.
+    """The updates of the search phase that may be merged: as asked for, and not too far off.
 
     Args:
         parts: of the federation.
         job: as it was broadcast, with its arrays.
-        updates, clients, limits: see :func:`admit`.
+        updates: what came back.
+        most, limits: see :func:`admit`. Where ``times`` is set, every search is replayed twice.
     """
-    let = admit(job, updates, clients, search_fields(parts, job), limits)
-    close = near(parts, job, [replay(parts, job, one) for one in let.updates], limits or Limits())
-    return Admission(close.updates, sorted([*let.refused, *close.refused]))
-
-
-def search_fields(parts: Parts, job: Job) -> dict[str, Expected]:
-    """What the search phase declares, as this job makes it.
-
-    Losses are (steps, K), fewer where a client runs out of queries. State fields look as they do
-    after one step and after two, which are gone through here with made-up losses.
-
-    Args:
-        parts: of the federation.
-        job: as it was broadcast, with its arrays.
-    """
-    number = np.dtype(np.float64)
-    if parts.wire == "replay":
-        size = len(parts.candidates(job, "", 0, parts.receive(job.arrays)))
-        fields = {"losses": Expected((1, size), number, more=1, holes=True)}
-    else:
-        one, two = (_searched(parts, job, steps) for steps in (1, min(2, job.steps)))
-        fields = {name: _grown(one[name], two[name]) for name in one}
-    if parts.aggregator.loss:
-        fields["loss"] = Expected((), number, holes=True)
-    return fields
-
-
-def _searched(parts: Parts, job: Job, steps: int) -> dict[str, Array]:
-    def made_up(step: int, points: Array, turns: Array | None) -> Array:
-        return np.arange(len(points), dtype=np.float64)
-
-    # Not a copy where it need not be: shared candidates are kept by job.
-    job = job if steps == job.steps else replace(job, steps=steps)
-    state = local_search(parts, job, "", made_up)
-    names = parts.aggregator.fields(parts.optimizer)
-    return {name: np.asarray(getattr(state, name)) for name in names}
-
-
-def _grown(one: Array, two: Array) -> Expected:
-    more = len(two) - len(one) if one.ndim and one.shape != two.shape else 0
-    return Expected(one.shape, one.dtype, more)
+    limits = limits or Limits()
+    let = admit(job, updates, most, search_fields(parts, job), limits)
+    if limits.times is None:
+        return let
+    took = [replay(parts, job, one) for one in let.updates if one.weight > 0]
+    far = dict(near(parts, job, took, limits).refused)
+    close = [one for one in let.updates if one.client not in far]
+    return Admission(close, sorted([*let.refused, *far.items()]))
 
 
 def admit(
@@ -147,10 +94,10 @@ def admit(
 ) -> Admission:
     """The updates that answer this job as they should. No decision depends on their order.
 
-    An update of weight 0 says that its client could take no step; if nothing else is wrong with it,
-    it is left out without a reason, for that is no fault. Of updates with the same bits (a task
-    that ran twice) one counts; of different ones from one client none does, for nobody can say
-    which is its own. So whoever can write in another's name can silence it, but not speak for it.
+    An update of weight 0 says that its client could take no step; that is no fault, and nobody
+    reads its fields. Of updates with the same bits (a task that ran twice) one counts; of different
+    ones from one client none does, for nobody can say which is its own. So whoever can write in
+    another's name can silence it, but not speak for it.
 
     Args:
         job: as it was broadcast.
@@ -161,6 +108,69 @@ def admit(
         limits: the defaults if absent.
     """
     limits = limits or Limits()
+
+    def faults(update: Update) -> Iterator[str]:
+        yield from _formal(job, update, clients[update.client])
+        if update.weight > 0:
+            yield from _faults(job, update, fields, limits)
+
+    return _let_in(updates, clients, faults)
+
+
+def sane(
+    parts: Parts,
+    job: Job,
+    updates: Sequence[Update],
+    clients: Iterable[str],
+    limits: Limits | None = None,
+) -> Admission:
+    """The answers to a job of any other phase that do no harm to read.
+
+    They hold what the phase declares, in finite numbers, counts not below 0; and, but for texts
+    that a client writes, fields of the shape that most clients send. What a client may weigh is not
+    known here.
+
+    Args:
+        parts: of the federation.
+        job: as it was sent.
+        updates: what came back.
+        clients: who was asked.
+        limits: of which ``largest`` counts.
+    """
+    limits, phase, clients = limits or Limits(), parts.phases[job.phase], {*clients}
+    votes: dict[str, dict[object, set[str]]] = {}
+    for update in sorted(updates, key=lambda one: one.client):  # the first name wins a tie
+        for name in update.arrays if update.client in clients and update.weight > 0 else ():
+            form = _form(update.arrays[name], phase.writes)
+            votes.setdefault(name, {}).setdefault(form, set()).add(update.client)
+    usual = {name: max(forms, key=lambda f: len(forms[f])) for name, forms in votes.items()}
+
+    def faults(update: Update) -> Iterator[str]:
+        yield from _formal(job, update, np.inf)
+        if update.weight > 0:
+            yield from _undeclared(update, {*phase.sends(parts)})
+        for name, array in update.arrays.items() if update.weight > 0 else ():
+            if array.dtype.kind not in "fiu":
+                yield f"{name} holds {array.dtype}; it must be numbers"
+            elif _form(array, phase.writes) != usual[name]:
+                yield f"{name} has shape {array.shape}, other than most clients'"
+            yield from _beyond(name, array, False, limits.largest)
+            if array.dtype.kind == "i":
+                yield from _below(name, array)
+
+    return _let_in(updates, clients, faults)
+
+
+def _form(array: Array, writes: bool) -> object:
+    return array.dtype.kind, array.ndim if writes else array.shape
+
+
+def _let_in(
+    updates: Sequence[Update],
+    clients: Container[str],
+    faults: Callable[[Update], Iterator[str]],
+) -> Admission:
+    """One update of each client, if it has no fault and there are no two."""
     sent: dict[str, dict[object, Update]] = {}
     for update in updates:
         mine, merged = sent.setdefault(update.client, {}), _merged(update)
@@ -174,9 +184,9 @@ def admit(
             refused[client] = "it was not asked in this round"
         elif len(mine) > 1:
             refused[client] = f"it sent {len(mine)} different updates, where one is right"
-        elif fault := next(_faults(job, update, clients[client], fields, limits), ""):
+        elif fault := next(faults(update), ""):
             refused[client] = fault
-        elif update.weight > 0:
+        else:
             let.append(update)
     return Admission(let, sorted(refused.items()))
 
@@ -187,29 +197,37 @@ def _merged(update: Update) -> object:
     return update.round, update.weight, tuple(arrays)
 
 
-def _faults(
-    job: Job, update: Update, most: float, fields: Mapping[str, Expected], limits: Limits
-) -> Iterator[str]:
-    """Everything that is wrong with an update."""
+def _formal(job: Job, update: Update, most: float) -> Iterator[str]:
+    """What is wrong with an update besides its fields."""
     if update.round != job.round:
         yield f"it answers round {update.round}, and this is round {job.round}"
-    if not 0 <= update.weight <= most:
+    if not 0 <= update.weight <= most or update.weight == np.inf:
         yield f"its weight is {update.weight:g}; it must be above 0 and at most {most:g}"
-    if not (update.queries >= 0 and update.dropped >= 0 and 0 <= update.seconds < np.inf):
+    counts = (update.queries, update.dropped, update.common, update.paid)
+    if min(counts) < 0 or not 0 <= update.seconds < np.inf:
         yield (
             f"it reports {update.queries} queries, {update.dropped} dropped and {update.seconds:g} "
             "seconds; none can be negative or infinite"
         )
-    if not update.weight > 0:
-        return  # it took no step, so it has nothing to send
+
+
+def _undeclared(update: Update, declared: Set[str]) -> Iterator[str]:
     held = update.arrays.keys()
-    for word, names in (("holds", held - fields.keys()), ("lacks", fields.keys() - held)):
+    for word, names in (("holds", held - declared), ("lacks", declared - held)):
         if names:
-            yield f"it {word} {', '.join(sorted(names))}; declared is {', '.join(sorted(fields))}"
-            return
+            yield f"it {word} {', '.join(sorted(names))}; declared is {', '.join(sorted(declared))}"
+
+
+def _faults(
+    job: Job, update: Update, fields: Mapping[str, Expected], limits: Limits
+) -> Iterator[str]:
+    """What is wrong with the fields of an update; later faults are read only without earlier."""
+    yield from _undeclared(update, fields.keys())
     yield from _misshapen(update, job.steps, fields)
     for name, expected in fields.items():
         yield from _beyond(name, update.arrays[name], expected.holes, limits.largest)
+        if expected.positive:
+            yield from _below(name, update.arrays[name])
 
 
 def _misshapen(update: Update, steps: int, fields: Mapping[str, Expected]) -> Iterator[str]:
@@ -235,6 +253,11 @@ def _beyond(name: str, array: Array, holes: bool, largest: float) -> Iterator[st
     top = sizes[np.isfinite(sizes)].max(initial=0.0)
     if top > largest:
         yield f"{name} has a number of size {top:.3g}; it must be at most {largest:.3g}"
+
+
+def _below(name: str, array: Array) -> Iterator[str]:
+    if array.min(initial=0) < 0:
+        yield f"{name} has a number below 0"
 
 
 def near(parts: Parts, job: Job, updates: Sequence[Update], limits: Limits) -> Admission:

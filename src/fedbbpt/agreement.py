@@ -43,9 +43,9 @@ def agreement(parts: Parts, played: Played, heading: Array) -> tuple[float | Non
     job, total = played.job, np.zeros_like(heading)
     state, points = parts.receive(job.arrays), None
     for update in played.updates if parts.wire == "replay" else ():
-        losses = update.arrays["losses"]
-        if not len(losses):
+        if not update.weight:
             continue
+        losses = update.arrays["losses"]
         if points is None or parts.directions == "distinct":
             points = parts.candidates(job, update.client, 0, state)
         heard = np.isfinite(losses[0])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,9 @@ from fedbbpt.build import build
 from fedbbpt.config import Config, read, resolve
 from fedbbpt.errors import ConfigError
 from fedbbpt.ledger import Ledger
-from fedbbpt.needs import count_needs
+from fedbbpt.needs import count_needs, meet
+from fedbbpt.outcome import Outcome
+from fedbbpt.post import Post
 from fedbbpt.record import read_json, write_json
 from fedbbpt.report.pictures import draw
 from fedbbpt.result import judge, result
@@ -35,34 +36,6 @@ from fedbbpt.runner import Progress, Run
 from fedbbpt.sharing import Split, examples, only, share_out, tables
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """A finished run.
-
-    Attributes:
-        result: the content of ``result.json``.
-        tuned: the prompt that was chosen, ready to predict; ``None`` where there is not one for
-            all: after a baseline, or where each client tuned its own.
-        path: the run directory.
-        by_client: metric before and after for each client with test examples.
-        warnings: what went wrong in the search and what to change, a sentence each.
-        requests: what went over a wire (:func:`fedbbpt.receipts.summary`), or ``None``.
-    """
-
-    result: dict[str, Any]
-    tuned: Tuned | None
-    path: Path
-    by_client: dict[str, tuple[float, float]]
-    warnings: tuple[str, ...] = ()
-    requests: dict[str, Any] | None = None
-
-    def predict(self, inputs: Sequence[Any]) -> list[str | None]:
-        """The most probable class of each input, or its answer in words, by the tuned prompt."""
-        if self.tuned is None:
-            raise ConfigError(f"{self.result['method']} tunes no prompt for all")
-        return self.tuned.predict(inputs)
-
-
 def quiet(event: str, facts: dict[str, Any]) -> None:
     """Progress for nobody."""
 
@@ -76,6 +49,7 @@ def run(
     progress: Progress = quiet,
     box: AtomicBox | None = None,
     split: Split | None = None,
+    post: Post | None = None,
 ) -> Outcome:
     """Tune a prompt as a config says.
 
@@ -87,6 +61,7 @@ def run(
         progress: told about phases and rounds.
         box: a box made already, instead of the one the config names.
         split: examples shared out already, instead of the files the config names.
+        post: the way to clients on other machines, whose examples stay there.
 
     Raises:
         UsageError: the request is at fault; nothing was paid, no directory was made.
@@ -101,7 +76,7 @@ def run(
     split = examples(config) if split is None else split
     if config.method.clients == "alone":
         return _alone(config, split, box, out, lambda: create(out, config), progress)
-    return _carry_out(config, split, box, out, lambda: create(out, config), progress, began)
+    return _carry_out(config, split, box, out, lambda: create(out, config), progress, began, post)
 
 
 def resume(
@@ -110,12 +85,13 @@ def resume(
     progress: Progress = quiet,
     box: AtomicBox | None = None,
     split: Split | None = None,
+    post: Post | None = None,
 ) -> Outcome:
     """Go on with a run that was cut off; a finished one repeats its last pass from its ledger.
 
     Args:
         out: its directory.
-        progress, box, split: as in :func:`run`.
+        progress, box, split, post: as in :func:`run`.
 
     Raises:
         RunDirError: there is no run, or its config or data changed since it began.
@@ -128,7 +104,7 @@ def resume(
     split = examples(config) if split is None else split
     if config.method.clients == "alone":
         return _alone(config, split, box, out, lambda: directory, progress)
-    return _carry_out(config, split, box, out, lambda: directory, progress, began)
+    return _carry_out(config, split, box, out, lambda: directory, progress, began, post)
 
 
 def complete(
@@ -217,11 +193,12 @@ def _carry_out(
     directory: Callable[[], RunDir],
     progress: Progress,
     began: float,
+    post: Post | None,
 ) -> Outcome:
     """Build, then run in the directory that ``directory()`` makes once nothing can be refused."""
     alone.refuse_elsewhere(config)
     ledger = Ledger()
-    federation = build(config, split, ledger, box)
+    federation = meet(build(config, split, ledger, box, post))
     needs = count_needs(federation)
     with ExitStack() as opened:
         opened.callback(ledger.close)
@@ -235,6 +212,7 @@ def _carry_out(
         if not early:
             ledger.open(path)
         ledger.run = place.run
+        federation.engine.begin(place.run)
         work = Run(federation, place, ledger, progress)
         opened.callback(work.books.close)
         counts = work.books.counts

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from fedbbpt.arrays import Array, Arrays, from_arrays, to_arrays, wire_bytes
-from fedbbpt.budget import Budget
+from fedbbpt.budget import Away, Budget
 from fedbbpt.checkpoint import Checkpoints, load
 from fedbbpt.record import Lines
 from fedbbpt.round import Played, Server
 from fedbbpt.rundir import CHARGES, EVENTS, RunDir
-from fedbbpt.types import Update
+from fedbbpt.shielding import Shield
+from fedbbpt.types import Job, Update
 
 
 @dataclass
@@ -21,7 +24,7 @@ class Counts:
     """What adds up over a run and must survive a kill. Times are seconds, sizes bytes.
 
     ``asides`` are rounds that were no step of the search, ``maps`` label mappings, ``pools`` how
-    often a pool of instructions has grown.
+    often a pool of instructions has grown. ``shown`` are by client the rounds that an epsilon counts.
     """
 
     up: int = 0
@@ -36,6 +39,7 @@ class Counts:
     asides: int = 0
     pools: int = 0
     met: list[str] = field(default_factory=list)
+    shown: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -50,6 +54,32 @@ class Snapshots:
     maps: list[int]
 
 
+class Timer(Protocol):
+    """Adds up seconds; see :class:`fedbbpt.wrappers.timed.Timed`."""
+
+    @property
+    def seconds(self) -> float:
+        """So far."""
+
+
+class Watch:
+    """Seconds since it was made, and those of them spent in the box."""
+
+    def __init__(self, box: Timer, counts: Counts) -> None:
+        self._box, self._counts = box, counts
+        self._began, self._boxed = time.perf_counter(), box.seconds
+
+    def read(self) -> tuple[float, float]:
+        """(all, in the box)."""
+        return time.perf_counter() - self._began, self._box.seconds - self._boxed
+
+    def add(self) -> None:
+        """Count them as time of the search."""
+        seconds, box = self.read()
+        self._counts.search += seconds
+        self._counts.box += box
+
+
 class Books:
     """Opens a run directory's books and brings them up to its last checkpoint.
 
@@ -60,10 +90,18 @@ class Books:
         server: the first round's, for a run that has no checkpoint yet.
         start: the starting point.
         budget: gets back what was charged before.
+        shields: behind which clients are.
     """
 
-    def __init__(self, directory: RunDir, server: Server, start: Array, budget: Budget) -> None:
-        self.server, self.budget = server, budget
+    def __init__(
+        self,
+        directory: RunDir,
+        server: Server,
+        start: Array,
+        budget: Budget,
+        shields: Sequence[Shield] = (),
+    ) -> None:
+        self.server, self.budget, self.shields = server, budget, shields
         self.counts = Counts()
         self.snapshots = Snapshots([start], [0], [0], [0])
         self.heading = np.zeros_like(start)
@@ -83,6 +121,8 @@ class Books:
         self.events = Lines(directory.path / EVENTS, facts.get("events", 0))
         self.charges = Lines(directory.state / CHARGES, facts.get("charges", 0))
         budget.restore(self.charges.read())
+        away = facts.get("away", ())
+        budget.away = {(purse, name): Away(*counts) for purse, name, counts in away}
 
     def save(self) -> None:
         """One checkpoint; events and charges first, so that none is lost or doubled."""
@@ -100,11 +140,14 @@ class Books:
             "queries": self.snapshots.queries,
             "rounds": self.snapshots.rounds,
             "maps": self.snapshots.maps,
+            "away": [[*place, list(counts)] for place, counts in self.budget.away.items()],
         }
         self.checkpoints.save(arrays, facts)
 
-    def settle(self) -> None:
-        """Note what was charged since the last time."""
+    def settle(self, notices: Iterable[Mapping[str, Any]] = ()) -> None:
+        """Note what was charged since the last time, and what happened to nodes."""
+        for facts in notices:
+            self.events.write("node", **facts)
         for (purse, account), keys in self.budget.take().items():
             self.charges.write("charge", purse=purse, account=account, keys=keys)
 
@@ -116,16 +159,22 @@ class Books:
         self.snapshots.queries.append(self.budget.spent("train"))
         self.snapshots.rounds.append(self.server.round)
         self.snapshots.maps.append(mapping)
+        rounds = max(self.counts.shown.values(), default=0)
+        for spent in filter(None, (shield.spent(rounds) for shield in self.shields)):
+            number = self.server.round
+            self.events.write("privacy", round=number, rounds=rounds, **spent._asdict())
 
     def record(
         self, played: Played, seconds: float, box: float, agreement: float | None
     ) -> dict[str, Any]:
         """One event for each client and one for the merge, which is returned."""
         down, counts, number = wire_bytes(played.job.arrays), self.counts, played.job.round
-        losses = []
-        for update in played.updates:
+        down += played.came.down if played.came else 0
+        noisy = any(shield.levels for shield in self.shields) and played.job.phase == "search"
+        for update in played.sent:
             up, loss = wire_bytes(update.arrays), _loss(update)
-            losses.append(loss)
+            if noisy and update.weight:
+                counts.shown[update.client] = counts.shown.get(update.client, 0) + 1
             counts.up += up
             counts.down += down
             counts.client_rounds += 1
@@ -141,11 +190,15 @@ class Books:
                 bytes_down=down,
                 seconds=round(update.seconds, 6),
             )
+        self.refuse(played.job, played.refused)
+        # Behind a bound, losses tell how candidates compare and not how a client fares.
+        bounded = any(shield.passes for shield in self.shields)
+        losses = [] if bounded else [_loss(update) for update in played.updates]
         heard = [loss for loss in losses if np.isfinite(loss)]
         merge = {
             "phase": played.job.phase,
             "round": number,
-            "clients": len(played.updates),
+            "clients": len(played.sent),
             "loss": float(np.mean(heard)) if heard else None,
             "agreement": agreement,
             "queries": self.budget.spent("train"),
@@ -156,6 +209,13 @@ class Books:
         self.events.write("merge", **merge)
         return merge
 
+    def refuse(self, job: Job, refused: Sequence[tuple[str, str]]) -> None:
+        """One event for each (client, reason) of those whose update was not let in."""
+        for client, reason in refused:
+            self.events.write(
+                "refused", phase=job.phase, round=job.round, client=client, reason=reason
+            )
+
     def close(self) -> None:
         """Close every file."""
         for file in (self.events, self.charges, self.checkpoints):
@@ -165,6 +225,6 @@ class Books:
 def _loss(update: Update) -> float:
     """A client's mean loss in a round, as far as it leaves the client."""
     seen = update.arrays.get("losses", update.arrays.get("loss"))
-    if seen is None or not np.isfinite(seen).any():
+    if not update.weight or seen is None or not np.isfinite(seen).any():
         return float("nan")
     return float(np.mean(seen[np.isfinite(seen)]))

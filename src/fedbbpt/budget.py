@@ -9,12 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 from fedbbpt.errors import BudgetSpent
 
 FEDERATION = ""
 PURSES = ("train", "select", "evaluation")
+
+
+class Away(NamedTuple):
+    """Queries that were charged on another machine.
+
+    Attributes:
+        charged: distinct atoms, as here.
+        paid: those that its ledger did not know.
+        dropped: those that stayed unanswered.
+    """
+
+    charged: int
+    paid: int
+    dropped: int
 
 
 class Account:
@@ -56,6 +70,7 @@ class Budget:
     def __init__(self, limit: int, each: int | None = None) -> None:
         self.limit, self.each = limit, each
         self._paid: dict[tuple[str, str], set[bytes]] = {}
+        self.away: dict[tuple[str, str], Away] = {}
         self._open: list[tuple[str, str, Account]] = []
 
     def open(self, purse: str, account: str, quota: int | None = None) -> Account:
@@ -69,18 +84,26 @@ class Budget:
         self._open.append((purse, account, job))
         return job
 
+    def report(self, purse: str, account: str, more: Away) -> None:
+        """Charge what an account was charged on another machine, where its keys are."""
+        was = self.away.get((purse, account), Away(0, 0, 0))
+        self.away[purse, account] = Away(*(a + b for a, b in zip(was, more, strict=True)))
+
     def spent(self, purse: str) -> int:
         """Queries charged to a purse by all accounts."""
-        return sum(len(paid) for (p, _), paid in self._paid.items() if p == purse)
+        here = sum(len(paid) for (p, _), paid in self._paid.items() if p == purse)
+        return here + sum(away.charged for (p, _), away in self.away.items() if p == purse)
 
     def left_of(self, account: str) -> float:
         """Training queries that a client's own cap still allows."""
         if self.each is None:
             return inf
-        return max(0, self.each - len(self._paid.get(("train", account), ())))
+        place = ("train", account)
+        away = self.away[place].charged if place in self.away else 0
+        return max(0, self.each - len(self._paid.get(place, ())) - away)
 
     def keys(self) -> list[bytes]:
-        """Every charge's key, as often as it was charged."""
+        """The key of every charge on this machine, as often as it was charged."""
         return [key for paid in self._paid.values() for key in paid]
 
     @property

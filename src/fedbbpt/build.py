@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from inspect import signature
 from typing import Any
 
 import numpy as np
 
-from fedbbpt import registry
+from fedbbpt import registry, secure
 from fedbbpt.baselines import Baseline
 from fedbbpt.black_box import AtomicBox
 from fedbbpt.budget import FEDERATION, Budget
@@ -28,13 +28,15 @@ from fedbbpt.doors import Doors, Shelf, writer_of
 from fedbbpt.encoder import encoder
 from fedbbpt.errors import ConfigError, closest
 from fedbbpt.gather import Gathered, gather
-from fedbbpt.parts import Client, Door, Parts, Phase, zero
+from fedbbpt.parts import Client, Parts, zero
 from fedbbpt.phases import PHASES
+from fedbbpt.post import Post
 from fedbbpt.proposing import PROPOSE
+from fedbbpt.protection import check_shields, notes, shields_of
 from fedbbpt.protocols import Engine, Prompt, Task
 from fedbbpt.sections import Part
 from fedbbpt.sharing import TESTER, Split
-from fedbbpt.types import Batch, Job
+from fedbbpt.types import Batch
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,13 @@ class Federation:
         return sum({id(batch): batch.size for batch in self.split.test.values()}.values())
 
 
-Opens = Callable[[str, Job, Phase], Door]
-
-
-def build(config: Config, split: Split, shelf: Shelf, box: AtomicBox | None = None) -> Federation:
+def build(
+    config: Config,
+    split: Split,
+    shelf: Shelf,
+    box: AtomicBox | None = None,
+    post: Post | None = None,
+) -> Federation:
     """A federation ready for its first round.
 
     Args:
@@ -92,6 +97,7 @@ def build(config: Config, split: Split, shelf: Shelf, box: AtomicBox | None = No
         split: the examples, from :func:`fedbbpt.sharing.examples`.
         shelf: where what is paid is kept; it need not be open yet.
         box: a box made already; else the one that the config names.
+        post: the way to clients on other machines.
 
     Raises:
         UsageError: a part does not exist, an option is wrong, or two parts do not fit.
@@ -99,7 +105,10 @@ def build(config: Config, split: Split, shelf: Shelf, box: AtomicBox | None = No
     if box is None:
         box = registry.make("boxes", config.box.kind, config.box.options, "box")
     check_inputs((x for batch in split.train.values() for x in batch.inputs), box)
+    shields = shields_of(config)
+    split = replace(split, notes=(*split.notes, *notes(config, shields)))
     method, baseline, phases = config.method, _baseline(config, box), dict(PHASES)
+    phases |= secure.PHASES if secure.summing(shields) else {}
     if baseline is not None:
         phases |= {phase.name: phase for phase in baseline.phases}
         if baseline.everyone and TESTER in split.test:
@@ -116,32 +125,33 @@ def build(config: Config, split: Split, shelf: Shelf, box: AtomicBox | None = No
         phases={**phases, **gathered.phases, PROPOSE.name: PROPOSE},
         batch=config.rounds.batch if baseline is None else 0,
         counts=config.prompt.mapping != "names" and baseline is None,
+        shields=shields,
     )
     _check(parts, box, baseline, config.rounds.steps, split.pictures)
-    writer = writer_of(config, box, parts.prompt.writing)
-    if parts.prompt.writing is not None:
-        check_writer(parts.prompt, writer)
-        if parts.prompt.writing.writer == "pool":  # if it cannot be loaded, before anything is paid
-            encoder(parts.prompt.writing.encoder)
-    elif config.writer is not None:
-        raise ConfigError("the table [writer] is for prompt.kind = 'instruction'")
-    doors = Doors(config, split, shelf, box, writer)
-    engine = _engine(config, parts, split, doors)
+    doors = Doors(config, split, shelf, box, _writer(config, parts.prompt, box))
+    engine = _engine(config, parts, split, doors, shelf, post)
     return Federation(config, parts, engine, doors, split, baseline, gathered)
 
 
 def _check(
-    parts: Parts, box: AtomicBox, baseline: Baseline | None, steps: int, pictures: bool
+    parts: Parts,
+    box: AtomicBox,
+    baseline: Baseline | None,
+    steps: int,
+    pictures: bool,
 ) -> None:
     check(parts, box, steps)
     if baseline is None:
         check_moves(parts.prompt)
+        check_shields(parts, steps)
     else:
         check_examples(baseline, parts.task, pictures)
         baseline.prepare(zero(parts.prompt), box)
 
 
-def _engine(config: Config, parts: Parts, split: Split, door: Opens) -> Engine:
+def _engine(
+    config: Config, parts: Parts, split: Split, door: Doors, shelf: Shelf, post: Post | None
+) -> Engine:
     nothing = Batch((), np.zeros(0, np.int64))
 
     def client(name: str) -> Client:
@@ -151,6 +161,8 @@ def _engine(config: Config, parts: Parts, split: Split, door: Opens) -> Engine:
             split.holdout.get(name, nothing),
             split.test.get(name, nothing),
             lambda job, phase: door(name, job, phase),
+            vault=shelf,
+            public=name == TESTER,
         )
 
     clients = {name: client(name) for name in dict.fromkeys([*split.clients, *split.test])}
@@ -162,8 +174,22 @@ def _engine(config: Config, parts: Parts, split: Split, door: Opens) -> Engine:
         parts=parts,
         clients=clients,
         federation=lambda job, phase: door(FEDERATION, job, phase),
+        report=door.budget.report,
+        post=post,
     )
     return engine
+
+
+def _writer(config: Config, prompt: Prompt, box: AtomicBox) -> AtomicBox:
+    """The model that writes instructions, where they are written; else the box itself."""
+    writer = writer_of(config, box, prompt.writing)
+    if prompt.writing is not None:
+        check_writer(prompt, writer)
+        if prompt.writing.writer == "pool":  # if it cannot be loaded, before anything is paid
+            encoder(prompt.writing.encoder)
+    elif config.writer is not None:
+        raise ConfigError("the table [writer] is for prompt.kind = 'instruction'")
+    return writer
 
 
 def _part(group: str, table: Part, where: str) -> Any:

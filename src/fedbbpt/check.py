@@ -8,7 +8,7 @@ from fedbbpt.baselines import Baseline
 from fedbbpt.black_box import AtomicBox
 from fedbbpt.errors import Incompatible
 from fedbbpt.parts import Parts
-from fedbbpt.protocols import Prompt, Task
+from fedbbpt.protocols import Aggregator, Prompt, Task
 from fedbbpt.types import Picture
 
 ROOM = 256
@@ -184,6 +184,19 @@ def check(parts: Parts, box: AtomicBox, steps: int) -> None:
         raise Incompatible(
             f"rounds.steps is {steps}, but shared directions allow one step per round: "
             "after it the clients' candidates differ; set method.directions = 'distinct'"
+        )
+
+
+def check_clients(aggregator: Aggregator, active: int) -> None:
+    """Refuse a merge of more clients than are active in a round.
+
+    Raises:
+        Incompatible: there are too few.
+    """
+    if active < aggregator.least:
+        raise Incompatible(
+            f"{_name(aggregator)} needs {aggregator.least} clients in every round, and only "
+            f"{active} take part in one; take a merge for fewer, such as 'median'"
         )
 
 

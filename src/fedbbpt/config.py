@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from fedbbpt import sets
 from fedbbpt.errors import ConfigError, UnknownPart, closest
 from fedbbpt.sections import (
+    AdmissionTable,
     Box,
     BudgetTable,
     Data,
@@ -24,6 +25,7 @@ from fedbbpt.sections import (
     Rounds,
     RunTable,
     Section,
+    ShieldsTable,
 )
 from fedbbpt.trees import Tree, locate, merge, parse, without_none
 
@@ -40,6 +42,8 @@ class Config(Section):
     prompt: PromptTable
     method: Method = Method()
     rounds: Rounds = Rounds()
+    admission: AdmissionTable = AdmissionTable()
+    shields: ShieldsTable = ShieldsTable()
     budget: BudgetTable = BudgetTable()
     run: RunTable = RunTable()
     engine: EngineTable = EngineTable()

@@ -12,7 +12,7 @@ from fedbbpt.black_box import AtomicBox
 from fedbbpt.budget import Budget
 from fedbbpt.config import Config
 from fedbbpt.errors import ConfigError
-from fedbbpt.parts import Door, Phase
+from fedbbpt.parts import Door, Phase, Vault
 from fedbbpt.sharing import Split
 from fedbbpt.storage import Store
 from fedbbpt.till import Bill, Caps, Tills
@@ -24,8 +24,8 @@ from fedbbpt.wrappers.timed import Timed
 from fedbbpt.writing import Writing
 
 
-class Shelf(Protocol):
-    """Where paid rows and requests are kept: :class:`fedbbpt.ledger.Ledger`."""
+class Shelf(Vault, Protocol):
+    """Where paid rows and requests are kept, and secrets: :class:`fedbbpt.ledger.Ledger`."""
 
     def view(self, account: str, round: int, steady: bool = False) -> Store:
         """Rows as one account sees them in one round."""

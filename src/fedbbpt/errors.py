@@ -8,9 +8,12 @@ FedbbptError
 │   ├── UnknownPart       no plug-in of that name
 │   ├── Incompatible      two parts that do not fit
 │   ├── MissingExtra      an optional dependency is not installed
-│   └── RunDirError       a run directory that may not be used
+│   ├── RunDirError       a run directory that may not be used
+│   └── Unreachable       a server that is not there, or may not be trusted
 ├── BoxError              the model behind the box failed for good
 │   └── TransientError    the model failed, and asking again may work
+├── TooFewNodes           fewer nodes than the quorum answered in time
+├── Refused               what came, or would leave, is not what the shields allow
 ├── ExportError           an exported prompt is not the one that was tuned
 └── BudgetSpent           not a failure: the budget cannot pay for the next step
 """
@@ -18,7 +21,7 @@ FedbbptError
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class FedbbptError(Exception):
@@ -68,6 +71,10 @@ class RunDirError(UsageError):
     """A run directory holds something that this command may not touch."""
 
 
+class Unreachable(UsageError):
+    """The federation's server cannot be reached, or what answers may not be trusted."""
+
+
 class ExampleFault(ConfigError):
     """Something of the user's fails on one example, which is named by its place and never quoted.
 
@@ -88,6 +95,23 @@ class BoxError(FedbbptError):
 
 class TransientError(BoxError):
     """The model failed in a way that may pass: ``Retrying`` asks again."""
+
+
+class TooFewNodes(FedbbptError):
+    """Fewer nodes than the quorum answered a job in time; the run can be resumed."""
+
+    def __init__(
+        self, phase: str, round: int, found: int, lacking: Mapping[str, str], least: int
+    ) -> None:
+        silent = "; ".join(f"{name}: {why or 'no answer'}" for name, why in lacking.items())
+        super().__init__(
+            f"{found} of {found + len(lacking)} nodes answered in time (phase {phase}, round "
+            f"{round}), and engine.quorum asks for {least}. Missing are {silent or 'all nodes'}"
+        )
+
+
+class Refused(FedbbptError):
+    """What came, or would leave, is not what the shields allow; nothing leaves."""
 
 
 class ExportError(FedbbptError):

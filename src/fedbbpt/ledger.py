@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fedbbpt import claims, receipts
+from fedbbpt import claims, receipts, vault
 from fedbbpt.arrays import Array
 from fedbbpt.budget import FEDERATION
 from fedbbpt.claims import select
@@ -100,7 +100,7 @@ class Ledger:
             raise RunDirError(
                 f"{path} is a ledger of schema {version}; this version reads {SCHEMA}"
             )
-        self._db.executescript(_TABLES + claims.TABLE)
+        self._db.executescript(_TABLES + claims.TABLE + vault.TABLES)
         receipts.set_up(self._db)
         if version != SCHEMA:
             self._db.execute(f"PRAGMA user_version={SCHEMA}")
@@ -201,6 +201,16 @@ class Ledger:
         with self._lock:
             query = "SELECT account, count(*) FROM rows WHERE run = ? GROUP BY account"
             return dict(self._db.execute(query, (self.run,)))
+
+    def secret(self, account: str) -> bytes:
+        """32 bytes that an account has for this run and nobody else knows; never sent."""
+        with self._lock, self._db:
+            return vault.secret(self._db, self.run, account)
+
+    def once(self, account: str, round: int, what: str, value: bytes) -> bytes:
+        """The first value that an account gave this in a round of this run, durable."""
+        with self._lock, self._db:
+            return vault.once(self._db, self.run, account, round, what, value)
 
     def close(self) -> None:
         """Close the file, if it was opened."""

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+import numpy as np
+
+from fedbbpt.admission import sane
 from fedbbpt.budget import Budget
 from fedbbpt.build import Federation
+from fedbbpt.check import check_clients
 from fedbbpt.errors import BudgetTooSmall, ConfigError
-from fedbbpt.types import Job
+from fedbbpt.post import Card
+from fedbbpt.protection import check_sum
+from fedbbpt.sharing import Split
+from fedbbpt.types import Batch, Job, Picture
 
 
 @dataclass(frozen=True)
@@ -20,12 +27,16 @@ class Needs:
         step, once: by client.
         common: of a step for all clients together.
         counts: by client, of one count for a label mapping; nothing where nobody counts.
+        sizes: training examples by client.
+        refused: (client, reason) of those whose answer was none; they do not take part.
     """
 
     step: Mapping[str, int]
     once: Mapping[str, int]
     common: int
     counts: Mapping[str, int] = field(default_factory=dict)
+    sizes: Mapping[str, float] = field(default_factory=dict)
+    refused: Sequence[tuple[str, str]] = ()
 
     @property
     def count(self) -> int:
@@ -35,6 +46,21 @@ class Needs:
     def most(self, active: int | None) -> int:
         """A round of so many clients, of all if ``None``, costs."""
         return self.common + sum(sorted(self.step.values(), reverse=True)[:active])
+
+    def joined(self, other: Needs) -> Needs:
+        """With other clients' needs."""
+        return Needs(
+            {**self.step, **other.step},
+            {**self.once, **other.once},
+            max(self.common, other.common),
+            {**self.counts, **other.counts},
+            {**self.sizes, **other.sizes},
+            (*self.refused, *other.refused),
+        )
+
+    def weights(self, clients: Sequence[str]) -> dict[str, float]:
+        """The most that each of them may weigh."""
+        return {name: self.sizes[name] for name in clients}
 
     def payable(self, budget: Budget, counts: int) -> bool:
         """Whether all clients can still count so often."""
@@ -47,24 +73,58 @@ def count_needs(federation: Federation) -> Needs:
 
     Raises:
         BudgetTooSmall: the budget cannot pay for one step of one round.
-        ConfigError: a client's own cap cannot pay for what it has to count.
+        Incompatible: the merge, or a shield, needs more clients than there are.
+        ConfigError: a client's own cap cannot pay for what it has to count, or no client answered
+            as it should.
     """
+    everyone, parts = len(federation.clients), federation.parts
+    if federation.baseline is None:
+        active = min(federation.config.rounds.clients_per_round or everyone, everyone)
+        check_clients(parts.aggregator, active)
+        check_sum(parts.shields, active)
     needs = recount(federation)
+    if needs.refused and not needs.step:
+        name, reason = needs.refused[0]
+        raise ConfigError(f"no client can take part; of '{name}': {reason}")
     _refuse_if_too_small(federation, needs)
     return needs
 
 
-def recount(federation: Federation) -> Needs:
-    """Ask every client what a step costs now."""
+def meet(federation: Federation) -> Federation:
+    """The federation with clients that have come since the last time."""
+    cards = federation.engine.enrol()
+    if not cards:
+        return federation
+    return replace(federation, split=_enrolled(federation.split, cards))
+
+
+def _enrolled(split: Split, cards: Iterable[Card]) -> Split:
+    """With clients whose examples are elsewhere: here there are only as many blanks."""
+    train, back, test = dict(split.train), dict(split.holdout), dict(split.test)
+    for card in cards:
+        numbers = (card.train, card.holdout, card.test)
+        for batches, number in zip((train, back, test), numbers, strict=True):
+            blank = Picture(np.zeros((1, 1, 3), np.uint8)) if card.pictures else None
+            batches[card.client] = Batch((blank,) * number, np.zeros(number, np.int64))
+    names = tuple(sorted({*split.clients, *(card.client for card in cards)}))
+    return replace(split, train=train, holdout=back, test=test, clients=names)
+
+
+def recount(federation: Federation, clients: Sequence[str] | None = None) -> Needs:
+    """Ask clients, all if none are named, what a step costs now."""
     config = federation.config
     job = Job("setup", 0, 1, config.run.seed)
-    updates = federation.engine.map(job, federation.clients)
+    asked = federation.clients if clients is None else clients
+    sent = federation.engine.map(job, asked)
+    updates, refused = sane(federation.parts, job, sent, asked)
     searches = federation.baseline is None
     step = {u.client: int(u.arrays["step"]) * searches for u in updates}
     once = {u.client: int(u.arrays["once"]) for u in updates}
     shared = searches and federation.parts.directions == "shared"
     common = max((int(u.arrays["common"]) for u in updates), default=0) if shared else 0
-    return Needs(step, once, common, once if federation.parts.counts else {})
+    sizes = {u.client: u.weight for u in updates}
+    counts = once if federation.parts.counts else {}
+    return Needs(step, once, common, counts, sizes, refused)
 
 
 def trials(federation: Federation) -> int:

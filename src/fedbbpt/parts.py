@@ -12,6 +12,7 @@ from fedbbpt.arrays import Array, Arrays
 from fedbbpt.black_box import BlackBox
 from fedbbpt.protocols import Aggregator, Optimizer, Prompt, Task
 from fedbbpt.random import stream
+from fedbbpt.shielding import Shield
 from fedbbpt.types import Batch, Job, RenderedPrompt
 
 
@@ -20,6 +21,18 @@ class Purse(Protocol):
 
     new: list[bytes]
     dropped: int
+
+
+class Vault(Protocol):
+    """What a client keeps to itself, over all processes in which it works; see
+    :mod:`fedbbpt.vault`.
+    """
+
+    def secret(self, account: str) -> bytes:
+        """32 bytes that an account has for this run and nobody else knows; never sent."""
+
+    def once(self, account: str, round: int, what: str, value: bytes) -> bytes:
+        """The first value that an account gave this in a round."""
 
 
 class Door(NamedTuple):
@@ -38,6 +51,8 @@ class Client:
         train, holdout, test: its examples for search, selection and the final pass.
         open: opens the door to the model for one job of one phase.
         prompt: with which it trains, where that is not everybody's.
+        vault: where its secret is; needed behind shields alone.
+        public: its examples are nobody's secret, so no shield stands before them.
     """
 
     name: str
@@ -46,6 +61,8 @@ class Client:
     test: Batch
     open: Callable[[Job, Phase], Door]
     prompt: Prompt | None = None
+    vault: Vault | None = None
+    public: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,6 +75,11 @@ class Phase:
         sends: every field that leaves the client.
         work: (parts, client, job, box) -> (arrays to send, weight).
         writes: its box is the one that writes prompts, not the one that follows them.
+        guard: what shields do with what it sends (:attr:`fedbbpt.shielding.Shield.covers`).
+            ``"all"``: it passes through every one. ``"mask"``: only its sum over clients may be
+            told, by a secure sum. ``"none"``: it may not be told at all where a shield promises
+            anything. ``"free"``: it says nothing of an example but that it is there.
+        adds: fields that are counts, of which a sum over clients is wanted and not a mean.
     """
 
     name: str
@@ -65,6 +87,8 @@ class Phase:
     sends: Callable[[Parts], tuple[str, ...]]
     work: Callable[[Parts, Client, Job, BlackBox], tuple[Arrays, float]]
     writes: bool = False
+    guard: str = "none"
+    adds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,6 +106,7 @@ class Parts:
             round, or each candidate's own turn (``optimizer.turns``).
         looks: what renders each snapshot, where that is not ``prompt``.
         counts: clients count the model's own answers, see :mod:`fedbbpt.mapping`.
+        shields: what updates pass through before they leave, in order; see :mod:`fedbbpt.guard`.
     """
 
     optimizer: Optimizer[Any]
@@ -94,6 +119,7 @@ class Parts:
     batch: int = 0
     looks: tuple[Prompt, ...] = ()
     counts: bool = False
+    shields: tuple[Shield, ...] = ()
     _last: dict[str, tuple[Job, Array]] = field(default_factory=dict, repr=False, compare=False)
 
     def candidates(self, job: Job, client: str, step: int, state: Any) -> Array:
@@ -126,7 +152,8 @@ class Parts:
 
     def receive(self, arrays: Arrays) -> Any:
         """A client's state at the start of a round."""
-        return self.optimizer.init(self.prompt.space)._replace(**arrays)
+        sent = {name: arrays[name] for name in self.optimizer.shares if name in arrays}
+        return self.optimizer.init(self.prompt.space)._replace(**sent)
 
 
 def zero(prompt: Prompt) -> RenderedPrompt:

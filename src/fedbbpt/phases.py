@@ -55,6 +55,9 @@ def _keys(box: BlackBox, prompts: Sequence[RenderedPrompt], batch: Batch) -> set
     return {atom.key for atom in cast(AtomicBox, box).split(prompts, batch.inputs).atoms}
 
 
+HELD = ("losses", "squares", "answers", "labels")
+
+
 def select(parts: Parts, client: Client, job: Job, box: BlackBox) -> tuple[Arrays, float]:
     """What :func:`held_back` says of every snapshot."""
     reply = box(parts.snapshots(job.arrays["points"]), client.holdout.inputs)
@@ -115,10 +118,10 @@ def _searched(parts: Parts) -> tuple[str, ...]:
 PHASES = {
     phase.name: phase
     for phase in (
-        Phase("setup", "train", lambda _: ("step", "once", "common"), setup),
-        Phase("search", "train", _searched, search),
-        Phase("select", "select", lambda _: ("losses", "squares", "answers", "labels"), select),
-        Phase("evaluate", "evaluation", _compared, evaluate),
+        Phase("setup", "train", lambda _: ("step", "once", "common"), setup, guard="free"),
+        Phase("search", "train", _searched, search, guard="all"),
+        Phase("select", "select", lambda _: HELD, select, guard="mask", adds=HELD[2:]),
+        Phase("evaluate", "evaluation", _compared, evaluate, guard="mask"),
         *SEARCH,
         *FINAL,
     )

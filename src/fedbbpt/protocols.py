@@ -11,6 +11,7 @@ import numpy as np
 from fedbbpt.arrays import Array, Arrays
 from fedbbpt.black_box import AtomicBox
 from fedbbpt.maths.metrics import Metric
+from fedbbpt.post import Card
 from fedbbpt.types import Batch, Job, RenderedPrompt, Reply, Space, Update
 from fedbbpt.writing import Writing
 
@@ -21,13 +22,14 @@ class Prompt(ABC):
     """Turns points into prompts of the kinds ``sends``, purely.
 
     Attributes:
-        maps: it takes a label mapping.
+        maps: it takes a label mapping; ``mapping``: the one that it has.
         writing: how a paid model writes what it chooses among, if one does; ``texts``: these.
     """
 
     sends: frozenset[str]
     space: Space
     maps: ClassVar[bool] = False
+    mapping: Array | None = None
     writing: Writing | None = None
     texts: tuple[str, ...] = ()
 
@@ -62,12 +64,20 @@ class Optimizer(ABC, Generic[S]):
         shares: state fields that the server broadcasts; the others start as ``init`` makes them
             on every client in every round.
         averages: state fields of which a weighted mean over clients makes sense.
+        positive: state fields that are never below 0, beside all whole numbers.
+        free: averaged and shared state fields in which any real number makes sense, so that a
+            shield may scale what a client moved and add noise to it.
+        relative: of a step's losses only their differences count, so that a client may send them
+            less their mean.
     """
 
     spaces: ClassVar[frozenset[str]]
     state: ClassVar[type[Any]]
     shares: ClassVar[tuple[str, ...]]
     averages: ClassVar[tuple[str, ...]] = ()
+    positive: ClassVar[tuple[str, ...]] = ()
+    free: ClassVar[tuple[str, ...]] = ()
+    relative: ClassVar[bool] = False
 
     @abstractmethod
     def init(self, space: Space) -> S:
@@ -134,6 +144,18 @@ class Aggregator(ABC):
         """The fewest updates that a merge can be made of; of fewer it refuses to make one."""
         return 1
 
+    @property
+    def sums(self) -> bool:
+        """The merge reads nothing of many updates but the weighted mean of each field, so that one
+        update that holds these stands for all: the server need not hold, or know, any of them.
+        """
+        return False
+
+    @property
+    def bears(self) -> bool:
+        """It bears some hostile clients; then the choice among snapshots has to bear them too."""
+        return False
+
     @abstractmethod
     def init(self, state: Any) -> Arrays:
         """Memory that the server keeps between rounds."""
@@ -192,4 +214,17 @@ class Engine(ABC):
 
     @abstractmethod
     def map(self, job: Job, clients: Sequence[str]) -> list[Update]:
-        """Run the job on the named clients; updates come in the order of ``clients``."""
+        """Run the job on the named clients; updates come in the order of ``clients``, without
+        those that gave no answer in time.
+        """
+
+    def begin(self, run: str) -> None:  # noqa: B027  (most have no use for it)
+        """The run has a name now."""
+
+    def enrol(self) -> list[Card]:
+        """Clients that have come since the last time, where they can come and go."""
+        return []
+
+    def notices(self) -> list[dict[str, Any]]:
+        """What happened to clients since the last time: facts of events ``node``."""
+        return []

@@ -20,6 +20,7 @@ from fedbbpt.baselines import Baseline
 from fedbbpt.black_box import AtomicBox, Wrapper
 from fedbbpt.errors import ConfigError, UnknownPart, closest
 from fedbbpt.protocols import Aggregator, Engine, Optimizer, Prompt, Task
+from fedbbpt.shielding import Shield
 
 GROUPS: dict[str, type] = {
     "aggregators": Aggregator,
@@ -28,6 +29,7 @@ GROUPS: dict[str, type] = {
     "engines": Engine,
     "optimizers": Optimizer,
     "prompts": Prompt,
+    "shields": Shield,
     "tasks": Task,
     "wrappers": Wrapper,
 }

@@ -13,8 +13,9 @@ from fedbbpt.artefact import write_arrays
 from fedbbpt.baselines import Baseline
 from fedbbpt.diagnose import Course, Finding, Held, Knobs, findings
 from fedbbpt.errors import BoxError
+from fedbbpt.maths import robust
 from fedbbpt.maths.choose import choose
-from fedbbpt.maths.merge import weighted_mean
+from fedbbpt.maths.merge import stacked, weighted_mean
 from fedbbpt.record import write_json
 from fedbbpt.rundir import CANDIDATES
 from fedbbpt.runner import Run
@@ -50,10 +51,10 @@ def judge(run: Run) -> Verdict:
         return _judge_baseline(run, federation.baseline)
     run.progress("phase", {"name": "select"})
     heard = run.ask_all("select", federation.holders("holdout"))
-    held = _mean(heard)
+    held, examples = (_borne if run.parts.aggregator.bears else _held)(heard)
     chosen = len(run.books.snapshots.points) - 1
     if held is not None:
-        chosen = choose(held["losses"], held["squares"], sum(update.weight for update in heard))
+        chosen = choose(held["losses"], held["squares"], examples)
     kept = run.books.snapshots
     if kept.maps[chosen] == kept.maps[0] and (kept.points[chosen] == kept.points[0]).all():
         chosen = 0  # the search came back to where it had begun
@@ -116,6 +117,29 @@ def _verdict(run: Run, chosen: int, tested: Sequence[Update]) -> Verdict:
     return Verdict(chosen, test, sum(int(u.weight) for u in tested), by_client)
 
 
+def _held(heard: Sequence[Update]) -> tuple[Arrays | None, float]:
+    """Means over all held-back examples, and how many there are."""
+    return _mean(heard), sum(update.weight for update in heard)
+
+
+def _borne(heard: Sequence[Update]) -> tuple[Arrays | None, float]:
+    """The same where less than half of the clients may be hostile: medians over clients, each of
+    which has one vote, for how many examples it held back is its own word. Losses are compared
+    with those of the last snapshot client by client, since they differ more between clients.
+    """
+    heard = [update for update in heard if update.weight]
+    if not heard:
+        return None, 0.0
+    (losses, weights), (squares, _) = (stacked(heard, name) for name in ("losses", "squares"))
+    votes = np.ones(len(heard))
+    gains = robust.median(losses - losses[:, -1:], votes)
+    middle = {
+        "losses": robust.median(losses[:, -1], votes) + gains,
+        "squares": robust.median(squares, votes),
+    }
+    return middle, len(heard) * float(np.median(weights))
+
+
 def _mean(updates: Sequence[Update]) -> Arrays | None:
     """Mean over all clients' examples of every field, or ``None`` without examples."""
     updates = [update for update in updates if update.weight]
@@ -129,11 +153,13 @@ def result(run: Run, verdict: Verdict) -> Tree:
     config, counts, budget = run.config, run.books.counts, run.federation.budget
     rounds, requests = max(1, counts.client_rounds), run.ledger.requests()
     spent = {purse: budget.spent(purse) for purse in ("train", "select", "evaluation")}
-    paid, keys = run.ledger.paid(), budget.keys()
+    paid, keys, away = run.ledger.paid(), budget.keys(), budget.away.values()
     answered = run.ledger.known(keys)
     dropped = sum(key not in answered for key in keys)
-    if keys and dropped == len(keys) - _written(run):
+    if keys and not away and dropped == len(keys) - _written(run):
         raise BoxError(f"{run.federation.box.name} answered none of {dropped} queries")
+    paid += sum(one.paid for one in away)
+    dropped += sum(one.dropped for one in away)
     return {
         "schema": 1,
         "method": config.method.name,

@@ -8,7 +8,8 @@
     client   replies = box(prompts, batch)                   ONE call: meter → cache → retry → model
     client   losses  = task.loss(replies, batch).mean(1)     (K,)
     client   state   = optimizer.tell(state, points, losses) back to ask, ``steps`` times
-    client → Update(arrays, weight)                          ONE message up
+    client → Update(arrays, weight) through shields          ONE message up
+    server   updates, refused = admit(updates)               shape, type, size, round, sender
     server   state, memory = aggregator.merge(state, updates, memory)
 
 No method's name appears here: what differs between methods is in the parts.
@@ -19,6 +20,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +29,8 @@ from fedbbpt.arrays import Array, Arrays
 from fedbbpt.black_box import BlackBox
 from fedbbpt.drawing import drawn, in_turn, named
 from fedbbpt.errors import BudgetSpent, ConfigError, ExampleFault
+from fedbbpt.guard import Admit, Came, exchange, leaving, silent
+from fedbbpt.maths.merge import pooled
 from fedbbpt.objective import Objective
 from fedbbpt.parts import Client, Parts
 from fedbbpt.protocols import Engine
@@ -111,13 +115,16 @@ def _sent(parts: Parts, state: Any, told: Sequence[Array]) -> Arrays:
 def work(parts: Parts, client: Client, job: Job) -> Update:
     """Any job at a client: opens the door, does the phase's work, sends what it declares."""
     phase, began = parts.phases[job.phase], time.perf_counter()
+    if silent(parts, phase) and not client.public:
+        return Update(client.name, job.round, 0.0)
     door = client.open(job, phase)
     try:
         arrays, weight = phase.work(parts, client, job, door.box)
     except ExampleFault as fault:
         held = (client.train, client.holdout, client.test)
         raise ConfigError(named(fault, client.name, *held)) from None
-    sent = {name: arrays[name] for name in phase.sends(parts) if name in arrays}
+    declared = {name: arrays[name] for name in phase.sends(parts) if name in arrays}
+    sent, weight = leaving(parts, client, job, declared, weight)
     return Update(
         client.name,
         job.round,
@@ -149,6 +156,15 @@ def replay(parts: Parts, job: Job, update: Update) -> Update:
     return replace(update, arrays=arrays)
 
 
+def taken(parts: Parts, job: Job, updates: Sequence[Update]) -> list[Update]:
+    """What a merge gets of those who took a step: their state fields; or one update with the means
+    of these where it reads no more, for which they are replayed a few at a time.
+    """
+    heard = [update for update in updates if update.weight > 0]
+    read = partial(replay, parts, job)
+    return [pooled(heard, read)] if heard and parts.aggregator.sums else [*map(read, heard)]
+
+
 class Server(NamedTuple):
     """All that the server carries from round to round."""
 
@@ -158,19 +174,44 @@ class Server(NamedTuple):
 
 
 class Played(NamedTuple):
-    """One round's outcome: the next server, what went down and what came up."""
+    """One round's outcome: the next server, what went down, what came up and was let in,
+    (client, reason) of what was not, and all of it as it crossed the wire.
+    """
 
     server: Server
     job: Job
     updates: list[Update]
+    refused: Sequence[tuple[str, str]] = ()
+    came: Came | None = None
+
+    @property
+    def sent(self) -> list[Update]:
+        """The updates as they crossed the wire."""
+        return self.updates if self.came is None else self.came.sent
 
 
-def play(parts: Parts, engine: Engine, server: Server, job: Job, clients: Sequence[str]) -> Played:
-    """One round. ``job`` comes without arrays; clients that could not pay a step are left out."""
+def everyone(parts: Parts, job: Job, updates: list[Update]) -> tuple[list[Update], list[Any]]:
+    """Lets all updates in, where they cannot but be right; see :mod:`fedbbpt.admission`."""
+    return updates, []
+
+
+def play(
+    parts: Parts,
+    engine: Engine,
+    server: Server,
+    job: Job,
+    clients: Sequence[str],
+    admit: Admit = everyone,
+) -> Played:
+    """One round. ``job`` comes without arrays; clients that could not pay a step are left out, and
+    where too few are left for the merge the state stays as it is.
+    """
     state = parts.optimizer.plan(server.state, stream(job.seed, "plan", server.round))
     job = replace(job, round=server.round, arrays=parts.broadcast(state))
     job = engine.prepare(job)
-    updates = engine.map(job, clients)
-    heard = [replay(parts, job, update) for update in updates if update.weight > 0]
-    state, memory = parts.aggregator.merge(state, heard, server.memory)
-    return Played(Server(server.round + 1, state, memory), job, updates)
+    came = exchange(parts, engine, job, clients, admit)
+    heard = taken(parts, job, came.updates)
+    after = server.state, server.memory
+    if len(heard) >= parts.aggregator.least:
+        after = parts.aggregator.merge(state, heard, server.memory)
+    return Played(Server(server.round + 1, *after), job, came.updates, came.refused, came)

@@ -25,6 +25,10 @@ CLIENTS = "clients"
 """Folder of the clients' own run directories, where each works for itself."""
 
 
+FLOWER = "flower"
+"""Folder of what Flower keeps for a run over many machines."""
+
+
 @dataclass(frozen=True)
 class RunDir:
     """One run's directory.
@@ -68,7 +72,7 @@ def refuse_unless_free(path: Path, overwrite: bool) -> None:
         raise RunDirError(f"{path} is a file; --out must name a directory")
     if not path.is_dir() or not any(path.iterdir()):
         return
-    if {entry.name for entry in path.iterdir()} == {"state"}:
+    if {entry.name for entry in path.iterdir()} <= {"state", FLOWER}:
         return  # a run that was killed before it began
     if not (path / "state" / MARK).is_file():
         raise RunDirError(f"{path} is not empty and holds no run; choose another --out")

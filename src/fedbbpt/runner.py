@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from fedbbpt.admission import Limits, admitted, sane
 from fedbbpt.agreement import agreement
 from fedbbpt.arrays import Array, Arrays
-from fedbbpt.books import Books
+from fedbbpt.books import Books, Watch
 from fedbbpt.budget import PURSES
 from fedbbpt.build import Federation
 from fedbbpt.errors import RunDirError
+from fedbbpt.guard import exchange, silent
 from fedbbpt.ledger import Ledger
 from fedbbpt.mapping import Mappings
-from fedbbpt.needs import Needs, recount
+from fedbbpt.needs import Needs, meet, recount
 from fedbbpt.proposals import Proposals
 from fedbbpt.random import stream
 from fedbbpt.round import Played, Server, play
 from fedbbpt.rundir import RunDir
+from fedbbpt.sharing import TESTER
 from fedbbpt.types import Job, Update
 
 Progress = Callable[[str, dict[str, Any]], None]
@@ -44,8 +48,10 @@ class Run:
         space = self.parts.prompt.space
         state = self.parts.optimizer.init(space)
         first = Server(0, state, self.parts.aggregator.init(state))
-        self.books = Books(directory, first, np.zeros(space.shape), federation.budget)
+        known = federation.budget, self.parts.shields
+        self.books = Books(directory, first, np.zeros(space.shape), *known)
         self.seed = self.config.run.seed
+        self.limits = Limits(**self.config.admission.model_dump())
         self.maps: Mappings | None = None
         self.pool: Proposals | None = None
         try:
@@ -75,23 +81,24 @@ class Run:
         if self.pool is not None:  # it may have grown before this process began
             needs = recount(self.federation)
         while not counts.stopped:
-            watch = _Watch(self)
+            watch, needs = self._watch(), self._meet(needs)
             if self.maps is not None and not self.maps.made:
                 self._map_start()
             needs, done = self._propose(needs)
-            chosen = self._choose()
+            chosen = self._choose(needs)
             quotas = self._quotas(needs, chosen)
             if quotas is None or done or self._played >= limits.max:
                 counts.stopped = "budget" if quotas is None else "rounds"
                 self._snapshot(needs)
             else:
                 job = Job("search", books.server.round, limits.steps, self.seed, {}, quotas)
-                engine, alone = self.federation.engine, _Watch(self)
-                played = play(self.parts, engine, books.server, job, chosen)
-                if not any(update.weight for update in played.updates):
+                engine, alone = self.federation.engine, self._watch()
+                admit = partial(admitted, most=needs.weights(chosen), limits=self.limits)
+                played = play(self.parts, engine, books.server, job, chosen, admit)
+                if not played.refused and not any(u.weight for u in played.sent):
                     counts.stopped = "budget"
                 self._book(played, alone)
-                counts.met = sorted({*counts.met, *chosen})
+                counts.met = sorted({*counts.met, *(u.client for u in played.sent)})
                 if counts.stopped or self._due():
                     self._snapshot(needs)
             books.save()
@@ -102,20 +109,26 @@ class Run:
         """Rounds of the search, without those in which clients counted."""
         return self.books.server.round - self.books.counts.asides
 
-    def _choose(self) -> list[str]:
-        names, number = self.federation.clients, self.books.server.round
+    def _meet(self, needs: Needs) -> Needs:
+        """Let in clients that have come since the last round, where they can come and go."""
+        known, before = meet(self.federation), {*self.federation.clients}
+        fresh = [name for name in known.clients if name not in before]
+        self.federation = known
+        needs = needs.joined(recount(known, fresh)) if fresh else needs
+        self.books.refuse(Job("setup", self.books.server.round, 1, self.seed), needs.refused)
+        return replace(needs, refused=())
+
+    def _choose(self, needs: Needs) -> list[str]:
+        names = [name for name in self.federation.clients if name in needs.step]
+        number = self.books.server.round
         active = min(self.config.rounds.clients_per_round or len(names), len(names))
-        if active == len(names):
-            return list(names)
         picked = stream(self.seed, "clients", number).permutation(len(names))[:active]
         return [names[i] for i in sorted(picked)]
 
     def _quotas(self, needs: Needs, chosen: list[str]) -> dict[str, int] | None:
         """Each client's share of what is left, by need; ``None`` if one step is too dear."""
-        met = self.books.counts.met
-        need = {
-            name: needs.step[name] + (0 if name in met else needs.once[name]) for name in chosen
-        }
+        met, step, once = self.books.counts.met, needs.step, needs.once
+        need = {name: step[name] + (0 if name in met else once[name]) for name in chosen}
         # Counts for the last snapshot must stay payable.
         budget, total = self.federation.budget, sum(need.values())
         pool = budget.left - needs.common - needs.count
@@ -212,14 +225,17 @@ class Run:
             self._adopt()
             needs = recount(self.federation)
 
-    def _book(self, played: Played, watch: _Watch) -> None:
+    def _watch(self) -> Watch:
+        return Watch(self.federation.doors.timer, self.books.counts)
+
+    def _book(self, played: Played, watch: Watch) -> None:
         """Enter a round in the books and take its outcome as the server's state."""
         seconds, box = watch.read()
         agreed = None
         if played.job.phase == "search":
             agreed, self.books.heading = agreement(self.parts, played, self.books.heading)
         merge = self.books.record(played, seconds, box, agreed)
-        self.books.settle()
+        self.books.settle(self.federation.engine.notices())
         self.books.server = played.server
         self.progress("round", merge)
 
@@ -231,20 +247,24 @@ class Run:
         Charged apart from training. Each final phase has a round number of its own, behind the
         last round of the search.
         """
+        if silent(self.parts, self.parts.phases[phase]):
+            holders = [name for name in holders if name == TESTER]
         if not holders:
             return []
         number = self.books.server.round + 1 + PURSES.index(self.parts.phases[phase].purse)
         arrays = {"points": np.array(self.books.snapshots.points), **(extra or {})}
         job = Job(phase, number, 1, self.seed, arrays)
         engine = self.federation.engine
-        updates = engine.map(engine.prepare(job), holders)
-        for update in updates:
+        admit = partial(sane, clients=holders, limits=self.limits)
+        came = exchange(self.parts, engine, engine.prepare(job), holders, admit, TESTER in holders)
+        self.books.refuse(job, came.refused)
+        for update in came.updates:
             facts = {k: np.asarray(v).tolist() for k, v in update.arrays.items()}
             self.books.events.write(
                 phase, client=update.client, examples=int(update.weight), **facts
             )
-        self.books.settle()
-        return updates
+        self.books.settle(self.federation.engine.notices())
+        return came.updates
 
     # --- a baseline's way to the clients (fedbbpt.baselines.Exchange) ----------------------------
 
@@ -264,33 +284,16 @@ class Run:
 
     def ask(self, phase: str, arrays: Arrays, clients: Sequence[str]) -> list[Update]:
         """One message down and one up, counted as a round."""
-        watch = _Watch(self)
+        watch = self._watch()
         updates = self._exchange(phase, arrays, clients)
         watch.add()
         return updates
 
     def _exchange(self, phase: str, arrays: Arrays, clients: Sequence[str]) -> list[Update]:
-        watch, server = _Watch(self), self.books.server
+        watch, server = self._watch(), self.books.server
         job = Job(phase, server.round, 1, self.seed, arrays)
-        updates = self.federation.engine.map(job, clients)
-        self._book(Played(server._replace(round=server.round + 1), job, updates), watch)
+        sent = self.federation.engine.map(job, clients)
+        let = sane(self.parts, job, sent, clients, self.limits)
+        self._book(Played(server._replace(round=server.round + 1), job, *let), watch)
         self.books.counts.asides += 1
-        return updates
-
-
-class _Watch:
-    """Seconds since it was made, and those of them spent in the box."""
-
-    def __init__(self, run: Run) -> None:
-        self._timer, self._counts = run.federation.doors.timer, run.books.counts
-        self._began, self._boxed = time.perf_counter(), self._timer.seconds
-
-    def read(self) -> tuple[float, float]:
-        """(all, in the box)."""
-        return time.perf_counter() - self._began, self._timer.seconds - self._boxed
-
-    def add(self) -> None:
-        """Count them as time of the search."""
-        seconds, box = self.read()
-        self._counts.search += seconds
-        self._counts.box += box
+        return let.updates

@@ -33,6 +33,9 @@ class Data(Section):
         train, test: CSV, TSV (also as .txt), JSONL or Parquet, also gzipped; $VARS are expanded
             and ``{seed}`` is run.seed, for sets that come in one sample per seed. Or images: a
             folder with one for each class in it, a tar, or a folder in a tar (``"x.tar/train"``).
+            On many machines ``train`` is each node's own to name.
+        classes: all labels there are, for a file that need not hold every one; a label that is not
+            among them is refused. Those of the training file if absent.
         layout: of folders of images. image: instead of text, the column of paths to images.
         pixels: images are shrunk to so many on the shorter side when they are read; 0 for never.
         corrupt: what to do with images that cannot be read.
@@ -52,8 +55,9 @@ class Data(Section):
         separator: between right answers in a cell, for task = "generate" (:mod:`.data.answers`).
     """
 
-    train: str
+    train: str = ""
     test: str = ""
+    classes: list[str] = []
     test_limit: int = Field(default=0, ge=0)
     set: str = ""
     layout: Literal["class", "site/class"] = "class"
@@ -150,6 +154,25 @@ class Rounds(Section):
     batch: int = Field(default=0, ge=0)
     clients_per_round: int | None = Field(default=None, ge=1)
     holdout: float = Field(default=0.25, ge=0, lt=1)
+
+
+class AdmissionTable(Section):
+    """What is refused at the server whatever else an update holds (:mod:`fedbbpt.admission`).
+
+    Attributes:
+        largest: number in size, in any field.
+        times: how many times as far from the broadcast as the other clients' median may a client's
+            search end; without it any. To know, the server replays every search twice.
+    """
+
+    largest: float = Field(default=1e9, gt=0)
+    times: float | None = Field(default=None, ge=1)
+
+
+class ShieldsTable(Options):
+    """A table for each shield that updates pass before they leave, by its name."""
+
+    __pydantic_extra__: dict[str, Tree] = Field(init=False)
 
 
 class BudgetTable(Section):

@@ -24,7 +24,6 @@ from fedbbpt.types import Batch, Picture
 
 TESTER = "(test)"
 """Holds the test examples where they belong to no site; takes no part in training."""
-
 EVERYONE = "everyone"
 """The one client that is left when all data are pooled."""
 
@@ -61,6 +60,8 @@ def examples(config: Config) -> Split:
         DataError, ConfigError: a file or the partition is at fault.
     """
     data = config.data
+    if not data.train:
+        raise ConfigError("the config lacks data.train")
     for name in several(data.image or data.text):
         if name in several(data.label):
             key = "data.image" if data.image else "data.text"
@@ -198,8 +199,7 @@ def _example(data: Data, input: Any, label: str, site: str | None, name: str) ->
 def share_out(config: Config, train: Table, test: Table | None) -> Split:
     """Partition tables over clients and hold examples back."""
     notes = tuple(_notes(config, train, test))
-    if test and 0 < config.data.test_limit < len(test.inputs):
-        test = _sampled(test, config.data.test_limit)
+    test = test and sampled(test, config.data.test_limit)
     code = coded(config, train, test)
     seed, partition, strata = config.run.seed, config.partition, code.strata
     rows = np.arange(len(strata))
@@ -255,7 +255,10 @@ def _joined(batches: Mapping[str, Batch]) -> Batch:
     return Batch(inputs, np.concatenate([batch.targets for batch in batches.values()]))
 
 
-def _sampled(table: Table, count: int) -> Table:
+def sampled(table: Table, count: int) -> Table:
+    """So many test examples, always the same random ones; all for 0, or if there are no more."""
+    if not 0 < count < len(table.inputs):
+        return table
     rows = sorted(stream(0, "test").permutation(len(table.inputs))[:count].tolist())
 
     def kept(column: Sequence[Any]) -> tuple[Any, ...]:

@@ -56,7 +56,7 @@ def coded(config: Config, train: Table, test: Table | None) -> Coded:
         tested = answers.targets(test) if test else np.empty(0, object)
         strata = np.zeros(len(train.labels), np.int64)
         return Coded((), answers.targets(train), tested, strata, ("all",))
-    names = classes(train, test)
+    names = classes(train, test, config.data.classes)
     number = {name: i for i, name in enumerate(names)}
     labels = np.array([number[label] for label in train.labels], np.int64)
     wanted = np.array([number[label] for label in test.labels] if test else [], np.int64)

@@ -270,6 +270,8 @@ class Update:
         queries: atoms charged for it.
         dropped: atoms that stayed unanswered after every retry.
         seconds: time the client worked.
+        common: atoms charged on behalf of all clients, where it has a box of its own.
+        paid: atoms that its own ledger had to pay for, where it has one of its own.
     """
 
     client: str
@@ -279,6 +281,8 @@ class Update:
     queries: int = 0
     dropped: int = 0
     seconds: float = 0.0
+    common: int = 0
+    paid: int = 0
 
 
 def digest(*parts: str | bytes) -> bytes:

@@ -12,6 +12,7 @@ from fedbbpt import api
 from fedbbpt.arrays import decode
 from fedbbpt.config import resolve
 from fedbbpt.data.load import Table
+from fedbbpt.outcome import Outcome
 from fedbbpt.sharing import Split, share_out
 from fedbbpt.testing.toys import ToyEncoder, toy_batch
 
@@ -55,7 +56,7 @@ def pairs(size, classes=2, seed=0):
 class Tried:
     """A finished run."""
 
-    outcome: api.Outcome
+    outcome: Outcome
     split: Split
 
     @property

@@ -14,7 +14,9 @@ def plain(shown):
     return re.sub("\x1b\\[[0-9;]*m", "", shown)
 
 
-NAMES = ("demo run plan doctor resume compare predict export serve-model serve-prompt list").split()
+NAMES = (
+    "demo run plan doctor resume compare predict export serve-model serve-prompt certs list"
+).split()
 
 
 @pytest.mark.parametrize("name", NAMES)

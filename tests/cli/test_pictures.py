@@ -10,6 +10,7 @@ import pytest
 
 from fedbbpt import api
 from fedbbpt.cli import show
+from fedbbpt.outcome import Outcome
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -80,7 +81,7 @@ def test_a_run_says_what_it_left_out(kit, cli, config, tmp_path):
 def test_a_prompt_that_changes_no_image_says_so(tmp_path, capsys):
     (tmp_path / "prompt").mkdir()
     (tmp_path / "prompt" / "prompt.json").write_text('{"pictures": true, "side": "image"}')
-    outcome = api.Outcome({"stopped": "budget"}, None, tmp_path, {})
+    outcome = Outcome({"stopped": "budget"}, None, tmp_path, {})
     show._where(outcome)
     said = capsys.readouterr().out
     assert "pictures  none: the chosen prompt leaves every image as it is" in said

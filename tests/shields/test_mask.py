@@ -12,13 +12,12 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fedbbpt.aggregators.adam import Adam
-from fedbbpt.errors import ConfigError, MissingExtra
+from fedbbpt.errors import ConfigError, MissingExtra, Refused
 from fedbbpt.maths.secret import SecretStream
 from fedbbpt.maths.shamir import split
+from fedbbpt.shielding import Seat, in_order, protect
 from fedbbpt.shields._fixed_point import from_words, limit, to_words
 from fedbbpt.shields._masking import between, cover, own
-from fedbbpt.shields._messages import Seat
-from fedbbpt.shields._shield import Refused, in_order, protect
 from fedbbpt.shields.clip import Clip
 from fedbbpt.shields.mask import Mask
 from fedbbpt.shields.noise import Noise

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fedbbpt.errors import ConfigError, Incompatible
+from fedbbpt.errors import ConfigError, Incompatible, Refused
 from fedbbpt.maths.secret import secret_stream
-from fedbbpt.shields._shield import Refused, in_order, protect
+from fedbbpt.shielding import in_order, protect
 from fedbbpt.shields.clip import Clip
 from fedbbpt.shields.noise import Noise
 

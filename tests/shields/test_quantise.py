@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedbbpt.errors import ConfigError
+from fedbbpt.errors import ConfigError, Refused
 from fedbbpt.maths.secret import secret_stream
-from fedbbpt.shields._shield import Refused, in_order
+from fedbbpt.shielding import in_order
 from fedbbpt.shields.clip import Clip
 from fedbbpt.shields.noise import Noise
 from fedbbpt.shields.quantise import Quantise

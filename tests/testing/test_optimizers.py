@@ -100,6 +100,18 @@ class SharesTooMuch(Broken):
     shares = ("mean", "luck")
 
 
+class FreeButNotShared(Broken):
+    free = ("mean", "rows")
+
+
+class ReadsTheLevel(Broken):
+    """Steps by the losses themselves."""
+
+    def tell(self, state, points, losses):
+        after = super().tell(state, points, losses)
+        return after._replace(mean=after.mean - 1e-3 * np.nansum(losses))
+
+
 class Climbs(Broken):
     def tell(self, state, points, losses):
         return super().tell(state, points, -losses)
@@ -125,6 +137,8 @@ class Forgets(Broken):
         (Flat, "best gave shape"),
         (NotData, "not an array"),
         (SharesTooMuch, "luck"),
+        (FreeButNotShared, "'rows'. is called free, and not both"),
+        (ReadsTheLevel, "called relative, but their level changes mean"),
         (Climbs, "on a quadratic"),
         (Forgets, "changed on the wire"),
     ],

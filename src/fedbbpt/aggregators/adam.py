@@ -74,6 +74,16 @@ class Adam(Aggregator):
         """As many updates as Krum needs, or one."""
         return robust.fewest(self.bad, self.keep) if self.robust == "krum" else 1
 
+    @property
+    def sums(self) -> bool:
+        """Unless it is to bear hostile clients."""
+        return self.robust == "mean"
+
+    @property
+    def bears(self) -> bool:
+        """If it is to."""
+        return self.robust != "mean"
+
     def init(self, state: Any) -> Arrays:
         """First and second moment, mean iterate, and how many updates went into them."""
         zeros = np.zeros_like(state.mean)

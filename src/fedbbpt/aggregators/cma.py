@@ -69,8 +69,9 @@ class Cma(Aggregator):
     def merge(self, state: Any, updates: Sequence[Update], memory: Arrays) -> tuple[Any, Arrays]:
         """The next broadcast, in which ``mean``, ``sigma`` and ``cov`` differ.
 
-        Left out are updates that hold numbers which are not finite, and clients that took no step
-        (whose ``sigma_sq`` is 0): they offer no candidate. Without any others nothing changes.
+        Left out are updates that hold numbers which are not finite, clients that took no step
+        (whose ``sigma_sq`` is 0), for they offer no candidate, and those that claim a popsize of
+        one or none. Without any others nothing changes.
         Any number of clients may have taken part: all constants follow from it.
 
         Args:
@@ -132,7 +133,7 @@ class Cma(Aggregator):
 
 def _usable(update: Update) -> bool:
     finite = all(np.isfinite(update.arrays[f]).all() for f in ("loss", "mean", "sigma_sq"))
-    return finite and float(update.arrays["sigma_sq"]) > 0
+    return finite and float(update.arrays["sigma_sq"]) > 0 and int(update.arrays["popsize"]) > 1
 
 
 def _form(cov: Array) -> cma.Covariance:

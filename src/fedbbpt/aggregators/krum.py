@@ -47,6 +47,11 @@ class Krum(Aggregator):
         """2 bad + 3, or keep + bad if that is more."""
         return robust.fewest(self.bad, self.keep)
 
+    @property
+    def bears(self) -> bool:
+        """It does."""
+        return True
+
     def init(self, state: Any) -> Arrays:
         """No memory."""
         return {}

@@ -17,6 +17,11 @@ from fedbbpt.types import Update
 class Mean(Aggregator):
     """Averages every state field that the optimiser lists in ``averages``."""
 
+    @property
+    def sums(self) -> bool:
+        """It does."""
+        return True
+
     def init(self, state: Any) -> Arrays:
         """No memory."""
         return {}

@@ -24,6 +24,11 @@ class Median(Aggregator):
     differ much (few labels each) a median is far from their mean.
     """
 
+    @property
+    def bears(self) -> bool:
+        """It does."""
+        return True
+
     def init(self, state: Any) -> Arrays:
         """No memory."""
         return {}

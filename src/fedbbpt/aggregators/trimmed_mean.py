@@ -33,6 +33,11 @@ class TrimmedMean(Aggregator):
         """Refuse what could only fail later."""
         check_trim("trimmed_mean", self.trim)
 
+    @property
+    def bears(self) -> bool:
+        """It does."""
+        return True
+
     def init(self, state: Any) -> Arrays:
         """No memory."""
         return {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from fedbbpt import api, registry
 from fedbbpt.artefact import META
 from fedbbpt.config import presets
 from fedbbpt.errors import UnknownPart, closest
+from fedbbpt.outcome import Outcome
 from fedbbpt.record import read_json
 from fedbbpt.report.pictures import PROMPT, STRIP
 from fedbbpt.rundir import CANDIDATES, RunDir
@@ -71,14 +72,20 @@ def follow(
     command: str, source: Path, out: Path, overrides: Sequence[str], overwrite: bool
 ) -> None:
     """Run or resume under a progress bar, then tell what came of it."""
+
+    def work(bar: Bar) -> Outcome:
+        if command == "run":
+            return api.run(source, out, overrides=overrides, overwrite=overwrite, progress=bar)
+        return api.resume(out, progress=bar)
+
+    watch(work, out)
+
+
+def watch(work: Callable[[Bar], Outcome], out: Path) -> None:
+    """Do some work on a run under a progress bar, then tell what came of it."""
     try:
         with Bar() as bar:
-            if command == "run":
-                outcome = api.run(
-                    source, out, overrides=overrides, overwrite=overwrite, progress=bar
-                )
-            else:
-                outcome = api.resume(out, progress=bar)
+            outcome = work(bar)
     except KeyboardInterrupt:
         begun = (out / "state" / "run.json").is_file()
         more = f"go on with: fedbbpt resume {out}" if begun else "nothing was paid"
@@ -87,7 +94,7 @@ def follow(
     tell(outcome)
 
 
-def tell(outcome: api.Outcome) -> None:
+def tell(outcome: Outcome) -> None:
     """Before and after, what it cost, where it is and what to do next."""
     result = outcome.result
     metric, queries, size = result["metric"], result["queries"], result["bytes"]
@@ -125,7 +132,7 @@ def tell(outcome: api.Outcome) -> None:
     _where(outcome)
 
 
-def _where(outcome: api.Outcome) -> None:
+def _where(outcome: Outcome) -> None:
     """Where everything is, and what to do next."""
     path, example = outcome.path, "examples/sst2.toml"
     lines = [f"run       {path} (stopped by: {outcome.result['stopped']})"]
@@ -149,7 +156,7 @@ def _where(outcome: api.Outcome) -> None:
     console.print("\n".join(lines), markup=False)
 
 
-def _instructions(outcome: api.Outcome) -> None:
+def _instructions(outcome: Outcome) -> None:
     """The instruction that was chosen, the user's own, and the best of the pool."""
     file = RunDir(outcome.path, "").prompt / CANDIDATES
     if not file.is_file():
@@ -221,7 +228,7 @@ def summary_of_preset(name: str) -> str:
     return text.partition("\n")[0].lstrip("# ")
 
 
-def _by_client(outcome: api.Outcome) -> None:
+def _by_client(outcome: Outcome) -> None:
     """Before and after for each client that has test examples of its own."""
     clients = outcome.by_client
     if len(clients) < 2:

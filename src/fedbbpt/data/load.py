@@ -99,23 +99,33 @@ def unlabelled(
     return [Asked(text_of(row), row.cells) for row in rows]
 
 
-def classes(train: Table, test: Table | None) -> tuple[str, ...]:
-    """The C class names: the labels of the training data, sorted.
+def classes(train: Table, test: Table | None, named: Sequence[str] = ()) -> tuple[str, ...]:
+    """The C class names, sorted.
 
     Args:
-        train: the training data; it decides which classes there are.
+        train: the training data; it decides which classes there are, unless they are named.
         test: the test data, or ``None``; its labels are only checked.
+        named: all classes, where the training data need not have every one.
 
     Raises:
-        DataError: training has a single class, or test has a class that training lacks.
+        DataError: training has a single class, or an example has a class that there is not.
     """
-    names = tuple(sorted(known := frozenset(train.labels)))
+    names = tuple(sorted(known := frozenset(named or train.labels)))
+    strangers = sorted(set(train.labels) - known)
+    if strangers:
+        raise DataError(
+            f"training examples have the label {strangers[0]!r}, which data.classes does not name; "
+            + closest(strangers[0], names)
+        )
+    if named and len(names) < 2:
+        raise DataError(f"data.classes is {list(named)}; name two or more")
     if len(names) < 2:
         raise DataError(f"all training examples have the label {names[0]!r}; give two or more")
     for number, label in enumerate(test.labels if test else (), start=1):
         if label not in known:
             raise DataError(
-                f"test example {number} has the label {label!r}, which no training example has; "
+                f"test example {number} has the label {label!r}, which "
+                f"{'data.classes does not name' if named else 'no training example has'}; "
                 + closest(label, names)
             )
     return names

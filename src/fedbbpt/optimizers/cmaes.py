@@ -84,6 +84,9 @@ class Cmaes(Optimizer[CmaState]):
     state: ClassVar[type[CmaState]] = CmaState
     shares: ClassVar[tuple[str, ...]] = ("mean", "sigma", "cov")
     averages: ClassVar[tuple[str, ...]] = ("mean", "sigma")
+    free: ClassVar[tuple[str, ...]] = ("mean",)
+    relative: ClassVar[bool] = True
+    positive: ClassVar[tuple[str, ...]] = ("sigma", "sigma_sq")
 
     def __post_init__(self) -> None:
         """Refuse what could only fail later."""

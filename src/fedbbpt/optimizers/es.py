@@ -58,6 +58,8 @@ class Es(Optimizer[EsState]):
     state = EsState
     shares = ("mean",)
     averages = ("mean",)
+    free = ("mean",)
+    relative = True
 
     def __post_init__(self) -> None:
         if self.pairs < 1 or not 0 < self.sigma < math.inf:

@@ -101,6 +101,8 @@ class PolicyGradient(Optimizer[PolicyState]):
     state: ClassVar[type[PolicyState]] = PolicyState
     shares: ClassVar[tuple[str, ...]] = ("logits", "first", "second", "steps")
     averages: ClassVar[tuple[str, ...]] = ("logits", "first", "second", "steps")
+    relative: ClassVar[bool] = True
+    positive: ClassVar[tuple[str, ...]] = ("second", "steps")
 
     def __post_init__(self) -> None:
         """Refuse what could only fail later."""

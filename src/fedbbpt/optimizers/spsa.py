@@ -94,6 +94,8 @@ class Spsa(Optimizer[SpsaState]):
     state: ClassVar[type[SpsaState]] = SpsaState
     shares: ClassVar[tuple[str, ...]] = SpsaState._fields
     averages: ClassVar[tuple[str, ...]] = SpsaState._fields
+    free: ClassVar[tuple[str, ...]] = ("mean", "momentum")
+    relative: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Refuse what could only fail later."""

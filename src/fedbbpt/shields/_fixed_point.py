@@ -7,10 +7,8 @@ import math
 import numpy as np
 
 from fedbbpt.arrays import Array, Arrays
-from fedbbpt.shields._shield import Refused
-
-Layout = dict[str, tuple[int, ...]]
-"""Shapes of the fields that a vector of words stands for, by name."""
+from fedbbpt.errors import Refused
+from fedbbpt.shielding import Layout
 
 
 def limit(bits: int, clients: int) -> float:

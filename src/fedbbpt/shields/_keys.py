@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from fedbbpt.arrays import Array
-from fedbbpt.errors import MissingExtra
-from fedbbpt.shields._shield import Refused
+from fedbbpt.errors import MissingExtra, Refused
 
 KEY_BYTES = 32
 TAG_BYTES = 16

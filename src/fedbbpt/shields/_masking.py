@@ -22,8 +22,10 @@ from typing import NamedTuple
 import numpy as np
 
 from fedbbpt.arrays import Array, Arrays
+from fedbbpt.errors import Refused
 from fedbbpt.maths import shamir
 from fedbbpt.maths.secret import secret_stream
+from fedbbpt.shielding import Messages, Seat
 from fedbbpt.shields._keys import (
     KEY_BYTES,
     agreed,
@@ -36,9 +38,7 @@ from fedbbpt.shields._keys import (
 )
 from fedbbpt.shields._messages import (
     SEALED_BYTES,
-    Messages,
     Roster,
-    Seat,
     among,
     array,
     enough,
@@ -46,7 +46,6 @@ from fedbbpt.shields._messages import (
     part,
     roster,
 )
-from fedbbpt.shields._shield import Refused
 
 
 class Agreement(NamedTuple):

@@ -7,34 +7,18 @@ their sender.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fedbbpt.arrays import Array, Arrays
+from fedbbpt.errors import Refused
 from fedbbpt.maths.shamir import SHARE_BYTES
+from fedbbpt.shielding import Messages
 from fedbbpt.shields._keys import KEY_BYTES, TAG_BYTES
-from fedbbpt.shields._shield import Refused
 
 SEALED_BYTES = 2 * SHARE_BYTES + TAG_BYTES
-
-Messages = Mapping[str, Arrays]
-"""One phase's, by sender."""
-
-
-class Seat(NamedTuple):
-    """A client in one round.
-
-    Attributes:
-        name: of the client.
-        round: round number.
-        secret: of the node for this run; see :func:`fedbbpt.maths.secret.secret_stream`.
-    """
-
-    name: str
-    round: int
-    secret: bytes
 
 
 class Roster(NamedTuple):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from fedbbpt.arrays import Array
+from fedbbpt.errors import Refused
 from fedbbpt.maths import shamir
+from fedbbpt.shielding import Messages
 from fedbbpt.shields._keys import KEY_BYTES, commitment, public
 from fedbbpt.shields._masking import between, own
-from fedbbpt.shields._messages import Messages, Roster, among, array, enough, part, raw
-from fedbbpt.shields._shield import Refused
+from fedbbpt.shields._messages import Roster, among, array, enough, part, raw
 
 
 def total(known: Roster, shares: Messages, covered: Messages, answers: Messages) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 from fedbbpt.arrays import Array, Arrays
 from fedbbpt.errors import ConfigError
 from fedbbpt.maths.secret import Draws
-from fedbbpt.shields._shield import Bound, Shield, covered, listed
+from fedbbpt.shielding import Bound, Shield, covered, listed
 
 
 @dataclass(frozen=True)

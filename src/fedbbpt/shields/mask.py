@@ -7,17 +7,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from fedbbpt.arrays import Arrays
-from fedbbpt.errors import ConfigError
+from fedbbpt.errors import ConfigError, Refused
 from fedbbpt.maths.secret import Draws
+from fedbbpt.shielding import Layout, Messages, Seat, SecureSum
 from fedbbpt.shields import _masking, _unmasking
-from fedbbpt.shields._fixed_point import Layout, from_words, limit, to_words
+from fedbbpt.shields._fixed_point import from_words, limit, to_words
+from fedbbpt.shields._keys import public
 from fedbbpt.shields._masking import Agreement
-from fedbbpt.shields._messages import Messages, Seat, gathered, roster
-from fedbbpt.shields._shield import Refused, Shield
+from fedbbpt.shields._messages import gathered, roster
 
 
 @dataclass(frozen=True)
-class Mask(Shield):
+class Mask(SecureSum):
     """Pairwise-masked secure sum with dropout recovery (Bonawitz et al., CCS 2017).
 
     For merges that read only a weighted sum. What leaves is one vector of 64-bit words: the weight
@@ -57,6 +58,10 @@ class Mask(Shield):
             )
         if not 0 <= self.bits <= 52:
             raise ConfigError(f"mask.bits is {self.bits}; it must be from 0 to 52")
+
+    def ready(self) -> None:
+        """Raise a MissingExtra without the library ``cryptography``."""
+        public(bytes(32))
 
     def needed(self, clients: int) -> int:
         """How many of the sites that begin must stay to the end."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from fedbbpt.arrays import Array, Arrays
-from fedbbpt.errors import ConfigError, Incompatible
+from fedbbpt.errors import ConfigError, Incompatible, Refused
+from fedbbpt.maths.accounting import epsilon_of, multiplier_for
 from fedbbpt.maths.secret import Draws
-from fedbbpt.shields._shield import Bound, Refused, Shield, covered, listed, nearest_bound
+from fedbbpt.shielding import Bound, Shield, Spent, covered, listed, nearest_bound
 
 
 @dataclass(frozen=True)
@@ -19,28 +21,62 @@ class Noise(Shield):
     """The Gaussian mechanism on one client's update (Dwork & Roth 2014, appendix A).
 
     Every site adds its own noise, so that nobody else need be trusted with a bare update. What a
-    run gives away then is in :mod:`fedbbpt.maths.accounting`. Not covered is the weight, which
-    leaves as it is, and that a client took part.
+    run gives away then is in :mod:`fedbbpt.maths.accounting`. Not covered is what is no array:
+    that a client took part, how many examples it has, what its queries and seconds were.
 
     Attributes:
         multiplier: standard deviation over ``norm`` of the shield clip, on every value.
+        epsilon: instead of it, what the run is to keep to; the multiplier follows.
+        delta: at which an epsilon is told; commonly well below one over the number of clients in
+            the world.
+        rounds: of the run; in each of which a client may take part.
+        among: noises in everything that is seen: 1 where the server sees each client's update;
+            behind a secure sum those that nobody can take off again.
         given: what clip passes on; filled in by :meth:`behind`.
 
     Raises:
-        ConfigError: the multiplier is not above 0 and finite.
+        ConfigError: not one of multiplier and epsilon, or one is not above 0 and finite.
     """
 
-    multiplier: float
+    multiplier: float | None = None
+    epsilon: float | None = None
+    delta: float = 1e-5
+    rounds: int = 1
+    among: int = 1
     given: Bound | None = None
 
     stage = 1
+    promises = True
+    levels = True
 
     def __post_init__(self) -> None:
         """Refuse what could only fail later."""
-        if not 0 < self.multiplier < math.inf:
-            raise ConfigError(
-                f"noise.multiplier is {self.multiplier}; it must be a finite number above 0"
-            )
+        if (self.multiplier is None) == (self.epsilon is None):
+            raise ConfigError("the shield noise takes either a multiplier or an epsilon, and one")
+        for key, value in (("multiplier", self.multiplier), ("epsilon", self.epsilon)):
+            if value is not None and not 0 < value < math.inf:
+                raise ConfigError(f"noise.{key} is {value}; it must be a finite number above 0")
+        if not 0 < self.delta < 1:
+            raise ConfigError(f"noise.delta is {self.delta}; it must be between 0 and 1")
+
+    @cached_property
+    def scale(self) -> float:
+        """The multiplier of each client's own noise."""
+        if self.epsilon is None:
+            assert self.multiplier is not None
+            return self.multiplier
+        return multiplier_for(self.epsilon, self.rounds, self.delta) / math.sqrt(self.among)
+
+    def ready(self) -> None:
+        """Raise a MissingExtra without the library ``dp-accounting``."""
+        self.spent(1)
+
+    def spent(self, rounds: int) -> Spent:
+        """What a client gives away in so many rounds, whoever else is looked at."""
+        if not rounds:
+            return Spent(0.0, self.delta)
+        seen = self.scale * math.sqrt(self.among)
+        return Spent(epsilon_of(seen, rounds, self.delta), self.delta)
 
     def behind(self, before: Sequence[Shield]) -> Shield:
         """Noise in units of the norm in front of it."""
@@ -50,7 +86,7 @@ class Noise(Shield):
     @property
     def std(self) -> float:
         """Standard deviation on every value."""
-        return self.multiplier * self._bound.norm
+        return self.scale * self._bound.norm
 
     @property
     def passes(self) -> Bound:
@@ -79,7 +115,14 @@ class Noise(Shield):
     def describe(self) -> str:
         """One sentence."""
         which = listed(self._bound.fields)
-        return f"noise: Gaussian noise of standard deviation {self.std:g} is added to {which}."
+        epsilon, delta = self.spent(self.rounds)
+        of = f"the sum of {self.among} such noises" if self.among > 1 else "it"
+        return (
+            f"noise: Gaussian noise of standard deviation {self.std:g} is added to {which}; "
+            f"{self.rounds} rounds behind {of} are ({epsilon:.3g}, {delta:g})-private for a site "
+            "as a whole, but for how many examples it has, its queries and its seconds, which "
+            "leave as they are."
+        )
 
     @property
     def _bound(self) -> Bound:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fedbbpt.arrays import Array, Arrays
-from fedbbpt.errors import ConfigError, Incompatible
+from fedbbpt.errors import ConfigError, Incompatible, Refused
 from fedbbpt.maths.secret import Draws
-from fedbbpt.shields._shield import Bound, Refused, Shield, covered, listed, nearest_bound
+from fedbbpt.shielding import Bound, Shield, covered, listed, nearest_bound
 
 MARK = ".quantised"
 

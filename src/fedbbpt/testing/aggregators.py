@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fedbbpt.arrays import decode, encode, from_arrays, to_arrays
+from fedbbpt.maths.merge import pooled
 from fedbbpt.protocols import Aggregator, Optimizer
 from fedbbpt.random import stream
 from fedbbpt.testing._require import bits, finite, require
@@ -166,6 +167,19 @@ def no_answer_is_left_out(aggregator: Aggregator, optimizer: Optimizer[Any]) -> 
         require(merged == without, f"a client whose own loss is {bad} was not left out")
 
 
+def a_sum_is_enough(aggregator: Aggregator, optimizer: Optimizer[Any]) -> None:
+    """A merge that reads sums makes the same of the mean as of all updates, to the bit."""
+    if not aggregator.sums:
+        return
+    require(aggregator.least == 1, "one update stands for all, but the merge needs more")
+    require(not aggregator.loss, "a merge of sums cannot tell clients by their losses")
+    state, memory = _played(aggregator, optimizer, 1, wire=False)
+    updates = some_updates(aggregator, optimizer, state, 1)
+    mean = pooled(updates, lambda update: update)
+    each, one = (bits(aggregator.merge(state, u, memory)) for u in (updates, [mean]))
+    require(each == one, "the mean of the updates does not stand for them")
+
+
 def clients_that_agree_are_followed(aggregator: Aggregator, optimizer: Optimizer[Any]) -> None:
     """Clients with the same optimum pull the best point towards it."""
     state = optimizer.init(space_for(optimizer))
@@ -199,5 +213,6 @@ LAWS: tuple[Law, ...] = (
     memory_is_data,
     any_number_may_answer,
     no_answer_is_left_out,
+    a_sum_is_enough,
     clients_that_agree_are_followed,
 )

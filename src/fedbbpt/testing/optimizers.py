@@ -233,6 +233,25 @@ def a_plan_reaches_the_clients(optimizer: Optimizer[Any], space: Space) -> None:
         require(bits(turns[0]) == bits(turns[1]), f"{turns[1]} at a client, {turns[0]} planned")
 
 
+def shields_can_trust_it(optimizer: Optimizer[Any], space: Space) -> None:
+    """What it calls free is averaged, broadcast and of real numbers; and where it calls losses
+    relative, their common level is nothing to it.
+    """
+    state = walk(optimizer, space, 2)
+    bound = set(optimizer.free) - ({*optimizer.averages} & {*optimizer.shares})
+    require(not bound, f"{sorted(bound)} is called free, and not both averaged and shared")
+    for name in optimizer.free:
+        kind = np.asarray(getattr(state, name)).dtype
+        require(kind == np.float64, f"{name} is called free and holds {kind}")
+    if optimizer.relative:
+        points = optimizer.ask(state, stream(4, "kit"))
+        losses = loss_in(space)(points)
+        one, other = (optimizer.tell(state, points, losses + level) for level in (0.0, 0.5))
+        for name, here, there in zip(state._fields, one, other, strict=True):
+            same = np.allclose(here, there, rtol=1e-9, atol=1e-12)
+            require(same, f"losses are called relative, but their level changes {name}")
+
+
 def improves(optimizer: Optimizer[Any], space: Space) -> None:
     """A thousand candidates take a fifth off a 10-dimensional quadratic, or off a ladder.
 
@@ -265,6 +284,7 @@ LAWS: tuple[Law, ...] = (
     starts_at_zero,
     best_is_a_point,
     a_plan_reaches_the_clients,
+    shields_can_trust_it,
     improves,
     no_answer_is_left_out,
 )

@@ -1,21 +1,17 @@
-"""A shield is what is done to an update on the client before it leaves."""
+"""What a shield is, what comes of several, and how the server reads what left."""
 
 from __future__ import annotations
 
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from fedbbpt.arrays import Array, Arrays, encode
-from fedbbpt.errors import FedbbptError, Incompatible
+from fedbbpt.errors import Incompatible
 from fedbbpt.maths.secret import Draws, secret_stream
-
-
-class Refused(FedbbptError):
-    """What came, or would leave, is not what the shields allow; nothing leaves."""
 
 
 class Bound(NamedTuple):
@@ -32,14 +28,28 @@ class Bound(NamedTuple):
     span: float
 
 
+class Spent(NamedTuple):
+    """What can be told of one client, at most: see :mod:`fedbbpt.maths.accounting`."""
+
+    epsilon: float
+    delta: float
+
+
 class Shield(ABC):
     """Options, and a pure function of an update's arrays.
 
     Attributes:
         stage: its place: what bounds (0), what blurs (1), what rounds (2), what hides (3).
+        covers: guards of the phases (:class:`fedbbpt.parts.Phase`) whose fields pass through it.
+        promises: something about all that a client says, so that what it does not cover must not
+            leave.
+        levels: behind it all clients weigh the same.
     """
 
     stage: ClassVar[int]
+    covers: ClassVar[frozenset[str]] = frozenset({"all"})
+    promises: ClassVar[bool] = False
+    levels: ClassVar[bool] = False
 
     def behind(self, before: Sequence[Shield]) -> Shield:
         """The same shield, knowing those in front of it.
@@ -52,6 +62,13 @@ class Shield(ABC):
     @property
     def passes(self) -> Bound | None:
         """What is known of the values that it passes on."""
+        return None
+
+    def ready(self) -> None:  # noqa: B027 - most need nothing
+        """Raise a MissingExtra if a library is lacking; asked before anything is paid."""
+
+    def spent(self, rounds: int) -> Spent | None:
+        """What a client gives away in so many rounds, if this shield bounds it."""
         return None
 
     @abstractmethod
@@ -74,6 +91,76 @@ class Shield(ABC):
     @abstractmethod
     def describe(self) -> str:
         """One sentence for the egress statement."""
+
+
+class Seat(NamedTuple):
+    """A client in one round of a secure sum.
+
+    Attributes:
+        name: of the client.
+        round: round number.
+        secret: of the client for this run; see :func:`fedbbpt.maths.secret.secret_stream`.
+    """
+
+    name: str
+    round: int
+    secret: bytes
+
+
+Messages = Mapping[str, Arrays]
+"""One phase's, by sender."""
+
+Layout = dict[str, tuple[int, ...]]
+"""Shapes of the fields that a vector of words stands for, by name."""
+
+
+class SecureSum(Shield):
+    """A shield behind which the server learns the sum over clients and nothing else.
+
+    Three messages besides the update, in the order of its methods; each client is told all that
+    the others have said, and remembers nothing but its secret.
+    """
+
+    covers = frozenset({"all", "mask"})
+    promises = True
+
+    @abstractmethod
+    def needed(self, clients: int) -> int:
+        """How many of the clients that begin must stay to the end."""
+
+    @abstractmethod
+    def gathered(
+        self, messages: Iterable[tuple[str, Arrays]], known: Iterable[str]
+    ) -> dict[str, Arrays]:
+        """One phase's messages by sender; Refused if one is strange or sent two."""
+
+    @abstractmethod
+    def advertise(self, seat: Seat) -> Arrays:
+        """First message."""
+
+    @abstractmethod
+    def share(self, seat: Seat, adverts: Messages) -> Arrays:
+        """Second message, from the first ones of all."""
+
+    @abstractmethod
+    def agree(self, seat: Seat, adverts: Messages, shares: Messages) -> SecureSum:
+        """The shield for this round: its ``apply`` gives ``words`` in place of all fields."""
+
+    @abstractmethod
+    def answer(self, summed: Iterable[str], answered: Iterable[str] | None = None) -> Arrays:
+        """Last message of a shield that is agreed: for a sum over ``summed``, once a round."""
+
+    @abstractmethod
+    def mean(
+        self,
+        round: int,
+        adverts: Messages,
+        shares: Messages,
+        words: Messages,
+        answers: Messages,
+        layout: Layout,
+    ) -> tuple[Arrays, float]:
+        """At the server: the weighted mean over all clients that sent words, and their weight."""
 
 
 def in_order(shields: Sequence[Shield]) -> tuple[Shield, ...]:

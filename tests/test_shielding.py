@@ -5,7 +5,7 @@ import pytest
 
 from fedbbpt.errors import Incompatible
 from fedbbpt.maths.secret import SecretStream
-from fedbbpt.shields._shield import in_order, moved, placed, protect, revealed
+from fedbbpt.shielding import in_order, moved, placed, protect, revealed
 from fedbbpt.shields.clip import Clip
 from fedbbpt.shields.mask import Mask
 from fedbbpt.shields.noise import Noise
