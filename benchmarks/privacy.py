@@ -178,7 +178,10 @@ def make_table(rows: list[dict[str, str]]) -> str:
         "`python benchmarks/privacy.py`: accuracy on SST-2 (1,821 test examples) against epsilon "
         f"of a whole run, delta 1e-5; seeds {seeds}; commit {commits}. fedes on the label side of "
         f"all-MiniLM-L6-v2, {ROUNDS} rounds of {PAIRS} pairs, clip norm {NORM:g}, learning rate "
-        f"{LR:g}; ± is half of a 95 % interval of the mean over seeds. Rows: "
+        f"{LR:g}; ± is half of a 95 % interval of the mean over seeds. Of "
+        "100 sites the masks, with their bytes, are left out, and the noise is that of a masked "
+        "run. Behind noise nothing is selected on held-back examples, so that nothing stops a "
+        "search that noise leads astray: below zero-shot there is more noise than signal. Rows: "
         "[privacy.csv](privacy.csv).",
         "",
         "| sites | the server sees | epsilon | seeds | accuracy | zero-shot | "

@@ -148,6 +148,34 @@ def test_other_shields_stand_in_front_of_the_mask(front, tmp_path):
     assert ends[0].updates[0].weight == (4 if levelled else 4 * 6)
 
 
+class Knowing(Local):
+    """Charges all together for the very job that it prepared, as engines elsewhere do."""
+
+    prepared: ClassVar = []
+    mapped: ClassVar = []
+
+    def prepare(self, job):
+        self.prepared.append(super().prepare(job))
+        return self.prepared[-1]
+
+    def map(self, job, clients):
+        self.mapped.append(job)
+        return super().map(job, clients)
+
+
+def test_the_job_that_is_worked_on_is_the_one_that_was_prepared(tmp_path, monkeypatch):
+    monkeypatch.setattr(Knowing, "prepared", [])
+    monkeypatch.setattr(Knowing, "mapped", [])
+    plain = toy_federation(clients=4, directions="shared", make_box=ToyEncoder)
+    toy = masked(tmp_path, directions="shared", make_box=ToyEncoder)
+    play_rounds(plain, Local, 2)
+    play_rounds(toy, Knowing, 2)
+    searches = [job for job in Knowing.mapped if job.phase == "search"]
+    assert len(searches) == 2
+    assert all(any(job is known for known in Knowing.prepared) for job in searches)
+    assert toy.budget.spent("train") == plain.budget.spent("train")  # nothing is charged twice
+
+
 # --- clients that are lost -----------------------------------------------------------------------
 
 

@@ -24,7 +24,8 @@ class Counts:
     """What adds up over a run and must survive a kill. Times are seconds, sizes bytes.
 
     ``asides`` are rounds that were no step of the search, ``maps`` label mappings, ``pools`` how
-    often a pool of instructions has grown. ``shown`` are by client the rounds that an epsilon counts.
+    often a pool of instructions has grown. ``shown`` are by client the rounds that an epsilon
+    counts.
     """
 
     up: int = 0

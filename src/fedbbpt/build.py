@@ -169,7 +169,7 @@ def _engine(
     engine: Engine = registry.make(
         "engines",
         config.engine.kind,
-        config.engine.options,
+        registry.suited("engines", config.engine.kind, config.engine.options),
         "engine",
         parts=parts,
         clients=clients,

@@ -109,5 +109,14 @@ def make(group: str, name: str, options: Mapping[str, Any], where: str, **given:
     return kind(**checked, **supplied)
 
 
+def suited(group: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options without those that only other plug-ins of the group have, where one table stays as
+    it is when another name is put in.
+    """
+    known = {each: inspect.signature(find(group, each)).parameters for each in names(group)}
+    others = {key for each in known.values() for key in each} - {*known.get(name, ())}
+    return {key: value for key, value in options.items() if key not in others}
+
+
 def _foreign(group: str) -> dict[str, Any]:
     return {e.name: e for e in entry_points(group=f"fedbbpt.{group}")}

@@ -215,6 +215,8 @@ class _Talk:
     def ask(self, phase: str, arrays: Arrays, clients: Sequence[str]) -> dict[str, Arrays]:
         """What clients answer, without those who have nothing to say."""
         job = replace(self.job, phase=phase, arrays=arrays)
+        if phase == self.job.phase:  # another object, of which an engine has to know
+            job = self.engine.prepare(job)
         updates = self.engine.map(job, clients)
         self.down += wire_bytes(arrays) - wire_bytes(self.job.arrays) * (phase == self.job.phase)
         for update in updates:

@@ -36,6 +36,17 @@ class Own(NamedTuple):
         return [*box, *self.changes]
 
 
+def split(config: Path, out: Path, overrides: Sequence[str]) -> None:
+    """Write a file for each client."""
+    from fedbbpt.sites.split import parts
+
+    made = parts(read(config, overrides), out)
+    for file, size in made.items():
+        console.print(f"made      {file}, {size} examples", markup=False)
+    names = " ".join(f"--nodes {file.stem}" for file in made)
+    console.print(f"next      fedbbpt certs {config} {names}", markup=False)
+
+
 def server(
     config: Path,
     certs: Path | None,

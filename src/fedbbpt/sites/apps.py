@@ -6,20 +6,24 @@ Both live in processes that Flower starts, and find all that they need in a dire
 from __future__ import annotations
 
 import json
+import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fedbbpt.arrays import encode
-from fedbbpt.errors import FedbbptError, UsageError
+from fedbbpt.errors import ConfigError, FedbbptError, UsageError
 from fedbbpt.post import Post, own_version
 from fedbbpt.record import read_json, write_json
 from fedbbpt.rundir import RESULT, RunDir
 
 ORDERS, OUTCOME, PROGRESS = "orders.json", "outcome.json", "progress.jsonl"
 """In the server's folder: what to do, what came of it, and how far it is."""
+HOMES = "FEDBBPT_NODE_HOMES"
+"""Variable with the folder of a node's home, where NVFlare starts the node; see ``home_of``."""
 GOODBYE = 60.0
 """Seconds in which nodes can take the outcome."""
 
@@ -105,6 +109,28 @@ def reply(message: Any, context: Any) -> Any:
     from fedbbpt.sites.grid import RECORD
     from fedbbpt.sites.site import Site
 
-    site = Site.at(Path(str(context.node_config["home"])))
+    site = Site.at(home_of(context.node_config))
     letter = site.answer(dict(message.content[RECORD]))
     return Message(RecordDict({RECORD: ConfigRecord(dict(letter))}), reply_to=message)
+
+
+def home_of(told: Mapping[str, Any]) -> Path:
+    """Where a node lives: as `fedbbpt node` told Flower, or the folder named as NVFlare's client
+    in the one that the site's own environment names.
+
+    Raises:
+        ConfigError: neither.
+    """
+    from fedbbpt.sites.site import NODE
+
+    if "home" in told:
+        return Path(str(told["home"]))
+    client, homes = str(told.get("client-name", "")), os.environ.get(HOMES, "")
+    home = Path(homes, client)
+    if not (client and homes and (home / NODE).is_file()):
+        # The server reads this, so it names no path.
+        raise ConfigError(
+            f"{HOMES} names no folder with a home for NVFlare's client '{client}'; make one with "
+            "fedbbpt node --dry-run"
+        )
+    return home.resolve()

@@ -34,12 +34,12 @@ class GridPost:
 
     def online(self) -> set[str]:
         """The nodes that are connected now."""
-        nodes = list(self._grid.get_nodes())
         if self._keys:
+            nodes = self._grid.get_nodes()
             self._places = {node.name: node.node_id for node in nodes if node.name in self.names}
         else:
-            self._ask_names([node.node_id for node in nodes])
-            here = {node.node_id for node in nodes}
+            here = list(self._grid.get_node_ids())  # NVFlare's flwr has no get_nodes
+            self._ask_names(here)
             self._places = {name: place for place, name in self._told.items() if place in here}
             self.names = frozenset(self._told.values())
         return set(self._places)

@@ -84,7 +84,11 @@ def model(site: Site, shared: bool = True) -> Iterator[Site]:
     """
     with _gateway(site) if shared and _local(site.config) else nullcontext("") as url:
         write_json(site.home / NODE, {"name": site.name, "gateway": url})
-        yield replace(site, gateway=url)
+        try:
+            yield replace(site, gateway=url)
+        finally:
+            # The home may be used without us: by NVFlare.
+            write_json(site.home / NODE, {"name": site.name})
 
 
 def _local(config: Config) -> bool:

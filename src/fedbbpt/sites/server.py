@@ -132,10 +132,7 @@ def start(
         FedbbptError: the run failed; it can be resumed.
     """
     launch.installed()
-    if config.engine.kind != "flower":
-        engine = {"engine": {"kind": "flower"}}
-        config = Config.model_validate({**config.tree(), **engine})
-    config = federated(config)
+    config = over_flower(config)
     refuse_unless_free(out, overwrite)
     home = (out / FLOWER).resolve()
     _check(stand)
@@ -144,6 +141,18 @@ def start(
     write_json(home / PLACE, _told(stand))
     orders = {"config": str(home / FEDERATION), "resume": False, "overwrite": overwrite}
     return _serve(stand, out, orders, progress)
+
+
+def over_flower(config: Config) -> Config:
+    """A config with the engine that it needs, for many machines.
+
+    Raises:
+        ConfigError: the method is not for them.
+    """
+    if config.engine.kind != "flower":
+        engine = {"engine": {"kind": "flower"}}
+        config = Config.model_validate({**config.tree(), **engine})
+    return federated(config)
 
 
 def go_on(out: Path, progress: Progress = quiet) -> Outcome:
@@ -180,10 +189,7 @@ def _told(stand: Stand) -> dict[str, Any]:
 
 
 def _serve(stand: Stand, out: Path, orders: dict[str, Any], progress: Progress) -> Outcome:
-    home = (out / FLOWER).resolve()
-    for name in (OUTCOME, PROGRESS):
-        (home / name).unlink(missing_ok=True)
-    write_json(home / ORDERS, {**orders, "out": str(out.resolve()), "names": stand.names})
+    home = give(out, orders, stand.names)
     link = stand.superlink(home)
     try:
         stand.register(home)
@@ -193,7 +199,25 @@ def _serve(stand: Stand, out: Path, orders: dict[str, Any], progress: Progress) 
         _follow(home, str(answer["run-id"]), link, progress)
     finally:
         link.stop()
-    said = read_json(home / OUTCOME)
+    return came_of(out)
+
+
+def give(out: Path, orders: dict[str, Any], names: list[str] | None) -> Path:
+    """Leave the server app its orders; the folder in which it finds them."""
+    home = (out / FLOWER).resolve()
+    for name in (OUTCOME, PROGRESS):
+        (home / name).unlink(missing_ok=True)
+    write_json(home / ORDERS, {**orders, "out": str(out.resolve()), "names": names})
+    return home
+
+
+def came_of(out: Path) -> Outcome:
+    """What the server app has left.
+
+    Raises:
+        UsageError, FedbbptError: what it met.
+    """
+    said = read_json(out / FLOWER / OUTCOME)
     if said["error"]:
         raise (UsageError if said["usage"] else FedbbptError)(said["error"])
     return Outcome(read_json(out / RESULT), None, out, {}, tuple(said.get("warnings", ())))
