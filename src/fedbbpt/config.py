@@ -52,6 +52,10 @@ class Config(Section):
         """As nested dicts without empty values, every default written out."""
         return without_none(self.model_dump())
 
+    def at_home(self) -> Config:
+        """The same with every client in this process."""
+        return self.model_copy(update={"engine": EngineTable()})
+
     def toml(self) -> str:
         """As TOML."""
         return tomli_w.dumps(self.tree())

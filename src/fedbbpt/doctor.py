@@ -242,7 +242,7 @@ def _fit(config: Config, box: AtomicBox, split: Split | None, refused: bool) -> 
     if split is None:
         return Finding("config", None, "holds [box] alone")
     try:
-        federation = build(config, split, Ledger(), box)
+        federation = build(config.at_home(), split, Ledger(), box)
         needs = count_needs(federation)
     except FedbbptError as error:
         return Finding("config", False, str(error))

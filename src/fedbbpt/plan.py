@@ -129,7 +129,7 @@ def plan(
     table = config.run.model_copy(update={"ledger": ""})
     with tempfile.TemporaryDirectory(prefix="fedbbpt-plan-") as folder:
         out = Path(folder) / "run"
-        fresh = config.model_copy(update={"run": table})
+        fresh = config.at_home().model_copy(update={"run": table})
         try:
             result = api.run(fresh, out, box=rehearsed, split=split).result
         except BudgetSpent as spent:

@@ -60,6 +60,9 @@ class Post(Protocol):
     def pause(self) -> None:
         """Wait until it makes sense to look again."""
 
+    def tell(self, notice: Mapping[str, Any]) -> None:
+        """Show the server's people at once what happened to a node."""
+
 
 @dataclass(frozen=True)
 class Card:

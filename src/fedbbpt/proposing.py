@@ -79,7 +79,7 @@ def packed(texts: Iterable[str]) -> Array:
 
 def unpacked(array: Array) -> list[str]:
     """Inverse of :func:`packed`."""
-    return [text for text in array.tobytes().decode().split("\0") if text]
+    return [text for text in array.tobytes().decode(errors="replace").split("\0") if text]
 
 
 def _written(

@@ -47,6 +47,9 @@ class Loop:
     def pause(self):
         raise AssertionError("everybody has answered")
 
+    def tell(self, notice):
+        raise AssertionError(f"nothing happens to nodes here: {notice}")
+
 
 def maker(name, options):
     def make(parts, clients, federation):

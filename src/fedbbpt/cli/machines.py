@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from fedbbpt.cli.show import Bar, console, follow, tell, watch
 from fedbbpt.config import read
+from fedbbpt.egress import EgressLog
+from fedbbpt.errors import FedbbptError, UsageError
 from fedbbpt.outcome import Outcome
 from fedbbpt.rundir import FLOWER
+
+WAITING = "waiting for nodes"
 
 
 class Own(NamedTuple):
@@ -18,7 +24,8 @@ class Own(NamedTuple):
 
     Attributes:
         data, test: files of its examples.
-        box: a kind of box, or options of it as ``key=value``.
+        box: a kind of box, which keeps none of the agreed one's options; or options as
+            ``key=value``.
         changes: ``table.key=value`` over the agreed config.
         home: where it keeps what it must.
     """
@@ -32,8 +39,9 @@ class Own(NamedTuple):
     @property
     def overrides(self) -> list[str]:
         """All as ``table.key=value``."""
-        box = [f"box.{word}" if "=" in word else f"box.kind={word}" for word in self.box]
-        return [*box, *self.changes]
+        kinds = [f"box={{kind={json.dumps(word)}}}" for word in self.box if "=" not in word]
+        options = [f"box.{word}" for word in self.box if "=" in word]
+        return [*kinds, *options, *self.changes]
 
 
 def split(config: Path, out: Path, overrides: Sequence[str]) -> None:
@@ -67,7 +75,7 @@ def server(
     names = stand.names
     who = "any node" if names is None else ", ".join(names)
     console.print(f"server    {address}, for {who}", markup=False)
-    watch(lambda bar: start(wanted, stand, out, overwrite, bar), out)
+    _serve(lambda bar: start(wanted, stand, out, overwrite, bar), out)
 
 
 def resume(out: Path) -> None:
@@ -78,11 +86,16 @@ def resume(out: Path) -> None:
         follow("resume", out, out, [], False)
         return
     _end_in_order()
+    _serve(lambda bar: go_on(out, bar), out)
 
-    def work(bar: Bar) -> Outcome:
-        return go_on(out, bar)
 
-    watch(work, out)
+def _serve(work: Callable[[Bar], Outcome], out: Path) -> None:
+    try:
+        watch(work, out, WAITING)
+    except UsageError:
+        raise
+    except FedbbptError as error:
+        raise FedbbptError(f"{error}. Go on with: fedbbpt resume {out}") from None
 
 
 def node(folder: Path, address: str, own: Own, dry_run: bool, insecure: bool, wait: float) -> None:
@@ -91,6 +104,9 @@ def node(folder: Path, address: str, own: Own, dry_run: bool, insecure: bool, wa
 
     _end_in_order()
     site = settle(folder, own.home, own.data, own.test, own.overrides)
+    log = EgressLog(own.home)
+    before = len(log.read())
+    console.print(f"node      {site.name} is getting its model ready", markup=False)
     with model(site) as ready:
         console.print(statement_of(ready), markup=False)
         if dry_run:
@@ -105,7 +121,17 @@ def node(folder: Path, address: str, own: Own, dry_run: bool, insecure: bool, wa
         except KeyboardInterrupt:
             console.print(f"{ready.name} has left; the same command joins again")
             raise SystemExit(130) from None
-    tell(outcome)
+    console.print(f"\nThe run is over. {_own(log, before)} Of all nodes together:")
+    tell(replace(outcome, path=own.home))
+
+
+def _own(log: EgressLog, before: int) -> str:
+    """What the node has paid and sent since a line of its log."""
+    sent = log.read()[before:]
+    letters = [(log.folder / line["file"]).read_bytes() for line in sent]
+    paid = sum(json.loads(letter.partition(b"\n")[0]).get("paid", 0) for letter in letters)
+    size = sum(len(letter) for letter in letters)
+    return f"Here {paid} queries were paid, and {len(sent)} messages left, {size} bytes in all."
 
 
 def _end_in_order() -> None:

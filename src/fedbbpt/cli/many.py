@@ -61,7 +61,7 @@ def node(
     test: Annotated[Path | None, typer.Option(help="Examples to score the result on.")] = None,
     box: Annotated[
         list[str] | None,
-        typer.Option(metavar="KIND | A=B", help="Your way to the model: its kind, or an option."),
+        typer.Option(metavar="KIND | A=B", help="Your model: a kind of box, then its options."),
     ] = None,
     home: Annotated[
         Path | None, typer.Option(help="Ledger and log of what left; default nodes/NAME.")

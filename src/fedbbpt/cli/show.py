@@ -19,11 +19,12 @@ from rich.table import Table
 from fedbbpt import api, registry
 from fedbbpt.artefact import META
 from fedbbpt.config import presets
+from fedbbpt.egress import LOG
 from fedbbpt.errors import UnknownPart, closest
 from fedbbpt.outcome import Outcome
 from fedbbpt.record import read_json
 from fedbbpt.report.pictures import PROMPT, STRIP
-from fedbbpt.rundir import CANDIDATES, RunDir
+from fedbbpt.rundir import CANDIDATES, FLOWER, RunDir
 
 PHASES = {
     "load": "loading the model and the examples",
@@ -37,9 +38,14 @@ console = Console(highlight=False, soft_wrap=True)
 
 
 class Bar:
-    """Progress of a run as a bar over its budget, one step per round."""
+    """Progress of a run as a bar over its budget, one step per round.
 
-    def __init__(self) -> None:
+    Args:
+        loading: what is done before the first round.
+    """
+
+    def __init__(self, loading: str = PHASES["load"]) -> None:
+        self._phases = {**PHASES, "load": loading}
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -47,7 +53,7 @@ class Bar:
             TextColumn("{task.fields[state]}"),
             console=console,
         )
-        self._task = self._progress.add_task(PHASES["load"], total=None, state="")
+        self._task = self._progress.add_task(loading, total=None, state="")
 
     def __enter__(self) -> Bar:
         self._progress.start()
@@ -59,13 +65,16 @@ class Bar:
     def __call__(self, event: str, facts: dict[str, Any]) -> None:
         """Take a progress event of a run."""
         if event == "phase":
-            self._progress.update(self._task, description=PHASES[facts["name"]])
+            self._progress.update(self._task, description=self._phases[facts["name"]])
             if "budget" in facts:
                 self._progress.update(self._task, total=facts["budget"])
         elif event == "round":
             loss = "-" if facts["loss"] is None else f"{facts['loss']:.4f}"
             state = f"round {facts['round'] + 1}  loss {loss}"
             self._progress.update(self._task, completed=facts["queries"], state=state)
+        elif event == "node":
+            said = f"{facts['what']}: {facts['why']}" if facts["why"] else facts["what"]
+            console.print(f"node      {facts['client']} {said}", markup=False)
 
 
 def follow(
@@ -81,10 +90,10 @@ def follow(
     watch(work, out)
 
 
-def watch(work: Callable[[Bar], Outcome], out: Path) -> None:
+def watch(work: Callable[[Bar], Outcome], out: Path, loading: str = PHASES["load"]) -> None:
     """Do some work on a run under a progress bar, then tell what came of it."""
     try:
-        with Bar() as bar:
+        with Bar(loading) as bar:
             outcome = work(bar)
     except KeyboardInterrupt:
         begun = (out / "state" / "run.json").is_file()
@@ -124,8 +133,8 @@ def tell(outcome: Outcome) -> None:
     )
     seconds = result["seconds"]
     console.print(
-        f"time      {seconds['total']:.1f} s, of which {seconds['search']:.1f} s search "
-        f"({_share(seconds):.0%} of it inside the model)"
+        f"time      {seconds['total']:.1f} s, of which {seconds['search']:.1f} s search"
+        + (f" ({_share(seconds):.0%} of it inside the model)" if seconds["box"] else "")
     )
     for sentence in outcome.warnings:
         console.print(f"warning   {sentence}", markup=False)
@@ -149,9 +158,12 @@ def _where(outcome: Outcome) -> None:
         lines.append(f"prompt    {tuned} numbers were tuned; {size} bytes on disk")
     elif kept.get("side") == "image":
         lines.append("pictures  none: the chosen prompt leaves every image as it is")
+    advice = f"tune on your own data: copy {example}, then fedbbpt run YOURS.toml"
+    if (path / LOG).is_file() or (path / FLOWER).is_dir():  # of a node, or a server
+        advice = f"label new examples: fedbbpt predict {path} --input FILE"
     lines += [
         f"next      {path}/result.json has the numbers, {path}/prompt the tuned prompt;",
-        f"          tune on your own data: copy {example}, then fedbbpt run YOURS.toml",
+        f"          {advice}",
     ]
     console.print("\n".join(lines), markup=False)
 

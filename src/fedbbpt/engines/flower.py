@@ -26,6 +26,9 @@ from fedbbpt.types import Job, Update
 TRIES = 3
 """Deadlines to wait for a quorum before a run is given up, to be resumed."""
 
+LULL = 3.0
+"""Seconds in which nobody has come, after which those that have are asked who they are."""
+
 Report = Callable[[str, str, Away], None]
 
 
@@ -109,20 +112,33 @@ class Flower(Local):
             TooFewNodes: the first time, if there is no quorum of them.
         """
         if self._cards:
-            return self._cards_of(self.post.online() - self._cards.keys() - self._refused)
-        end, found = time.monotonic() + self._join, list[Card]()
+            return self._cards_of(self._strangers(self.post.online()))
+        began, found = time.monotonic(), list[Card]()
+        end, seen, since = began + self._join, set[str](), began
         while True:
-            here = self.post.online()
+            here, now = self.post.online(), time.monotonic()
+            if here != seen:
+                seen, since = here, now
             wanted = self._nodes or len(self.post.names) or 1
-            if len(here) >= wanted or time.monotonic() > end:
-                found += self._cards_of(here - self._cards.keys() - self._refused)
+            ready = len(here) >= wanted or now > end
+            # One that does not fit need not wait for the others to hear so.
+            if ready or now - since > LULL:
+                found += self._cards_of(self._strangers(here))
+            if ready:
                 least = math.ceil(self.quorum * wanted)
                 if len(self._cards) >= least:
                     return found
-                if time.monotonic() > end:
+                if now > end:
                     lacking = self._lacking(self.post.names - self._cards.keys())
                     raise TooFewNodes("join", 0, len(self._cards), lacking, least)
             self.post.pause()
+
+    def _strangers(self, here: set[str]) -> set[str]:
+        """Those of the nodes here that have to say who they are; one that was refused, when it
+        comes back.
+        """
+        self._refused &= here
+        return here - self._cards.keys() - self._refused
 
     def _lacking(self, names: Iterable[str]) -> dict[str, str]:
         """Why each of these gave no answer, as far as that is known."""
@@ -262,3 +278,4 @@ class Flower(Local):
     def _note(self, client: str, what: str, why: str, job: Job | None = None) -> None:
         at = {} if job is None else {"phase": job.phase, "round": job.round}
         self._notices.append({"client": client, "what": what, "why": why, **at})
+        self.post.tell(self._notices[-1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fedbbpt import registry
 from fedbbpt.config import Config
 from fedbbpt.errors import ConfigError
 from fedbbpt.sharing import TESTER, Split, read_table, sampled
@@ -72,6 +73,17 @@ def federated(config: Config) -> Config:
         raise ConfigError(
             f"method.name = '{config.method.name}' is a simulation in one process; over many "
             "machines clients work together (method.clients = 'all')"
+        )
+    if config.prompt.vocabulary == "clients":
+        raise ConfigError(
+            "prompt.vocabulary = 'clients' is for runs in one process; over many machines take "
+            "'near', or 'file' with prompt.words"
+        )
+    table = config.method.baseline
+    if table is not None and registry.find("baselines", table.name).everyone:
+        raise ConfigError(
+            f"{table.name} scores every client's own model on one test set, which stays at the "
+            "server; run it in one process"
         )
     tree = config.tree()
     tree["data"] |= {"classes": classes_of(config), "train": ""}

@@ -5,6 +5,7 @@ Both live in processes that Flower starts, and find all that they need in a dire
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import time
@@ -22,6 +23,8 @@ from fedbbpt.rundir import RESULT, RunDir
 
 ORDERS, OUTCOME, PROGRESS = "orders.json", "outcome.json", "progress.jsonl"
 """In the server's folder: what to do, what came of it, and how far it is."""
+LOCK = "lock"
+"""Held by the one process that works on the run."""
 HOMES = "FEDBBPT_NODE_HOMES"
 """Variable with the folder of a node's home, where NVFlare starts the node; see ``home_of``."""
 GOODBYE = 60.0
@@ -57,7 +60,9 @@ def serve(grid: Any, home: Path) -> None:
     orders = read_json(home / ORDERS)
     out = Path(orders["out"])
     names = orders["names"]
-    with (home / PROGRESS).open("w", encoding="utf-8") as file:
+    with (home / PROGRESS).open("w", encoding="utf-8") as file, (home / LOCK).open("w") as lock:
+        # Of a server that was killed, the app may live a moment longer.
+        fcntl.flock(lock, fcntl.LOCK_EX)
 
         def progress(event: str, facts: dict[str, Any]) -> None:
             file.write(json.dumps([event, facts]) + "\n")
@@ -65,7 +70,12 @@ def serve(grid: Any, home: Path) -> None:
 
         try:
             config = read(out / "config.toml" if orders["resume"] else Path(orders["config"]))
-            post = GridPost(grid, None if names is None else frozenset(names), agreed(config))
+            post = GridPost(
+                grid,
+                None if names is None else frozenset(names),
+                agreed(config),
+                lambda notice: progress("node", dict(notice)),
+            )
             if orders["resume"]:
                 outcome = api.resume(out, progress=progress, split=empty(config), post=post)
             else:
@@ -99,6 +109,7 @@ def farewell(post: Post, out: Path) -> None:
     end = time.monotonic() + GOODBYE
     while waiting and time.monotonic() < end:
         waiting -= {arrived.client for arrived in post.collect()}
+        waiting &= post.online()
         post.pause()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fedbbpt.post import Arrived, Letter
@@ -23,10 +23,17 @@ class GridPost:
         grid: of the server app.
         names: that were registered; ``None`` where nodes have no keys.
         agreed: what nodes are asked to have alike.
+        tell: takes what happened to a node.
     """
 
-    def __init__(self, grid: Any, names: frozenset[str] | None, agreed: Mapping[str, Any]) -> None:
-        self._grid, self._keys, self.agreed = grid, names is not None, agreed
+    def __init__(
+        self,
+        grid: Any,
+        names: frozenset[str] | None,
+        agreed: Mapping[str, Any],
+        tell: Callable[[Mapping[str, Any]], None],
+    ) -> None:
+        self._grid, self._keys, self.agreed, self.tell = grid, names is not None, agreed, tell
         self.names = names or frozenset()
         self._places: dict[str, int] = {}
         self._told: dict[int, str] = {}

@@ -8,8 +8,8 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,9 @@ from fedbbpt.post import ask
 from fedbbpt.random import stream
 from fedbbpt.record import read_json, write_json
 from fedbbpt.rundir import CONFIG, RESULT
-from fedbbpt.sites import addresses, invitation, launch, preflight
+from fedbbpt.sites import addresses, invitation, launch, locks, preflight
 from fedbbpt.sites.launch import Child, Tail
-from fedbbpt.sites.site import GATEWAY_KEY, NODE, Site
+from fedbbpt.sites.site import GATEWAY_KEY, NODE, UNFIT, Site
 from fedbbpt.types import Job
 
 LOOK = 0.3
@@ -36,8 +36,13 @@ LOOK = 0.3
 READY = 300.0
 """Seconds in which a model has to be loaded."""
 LOG = "egress.jsonl"
+DECLINED = 15.0
+"""Seconds to stay where the node does not fit, so that the server hears why."""
 GOODBYE = 30.0
 """Seconds to stay when all is over, for a server that is slow to end."""
+CUT_OFF = 60.0
+"""Seconds for which Flower takes a node that was cut off for present, and lets it in no second
+time: two of its heartbeats."""
 STEADY, AGAIN = 60.0, 2.0
 """Seconds after which a connection was no failure to connect, and between two tries."""
 
@@ -72,6 +77,8 @@ def settle(folder: Path, home: Path, data: Path, test: Path | None, changes: Seq
             "choose another --home"
         )
     home.mkdir(parents=True, exist_ok=True)
+    with locks.one_command(home):
+        pass  # nothing may change below a node at work
     (home / CONFIG).write_text(config.toml(), encoding="utf-8")
     write_json(home / NODE, {"name": name})
     return Site(home.resolve(), name, config)
@@ -82,7 +89,8 @@ def model(site: Site, shared: bool = True) -> Iterator[Site]:
     """The site with its model loaded once for all letters, where it has a model of its own: in a
     gateway beside it, which ends with it.
     """
-    with _gateway(site) if shared and _local(site.config) else nullcontext("") as url:
+    local = shared and _local(site.config)
+    with locks.one_command(site.home), _gateway(site) if local else nullcontext("") as url:
         write_json(site.home / NODE, {"name": site.name, "gateway": url})
         try:
             yield replace(site, gateway=url)
@@ -156,7 +164,7 @@ def join(site: Site, folder: Path, server: str, insecure: bool, wait: float, say
         say: told what left, a line each.
 
     Raises:
-        ConfigError: what answers is not the server.
+        ConfigError: what answers is not the server, or the node does not fit to what it runs.
         ChildFailed: Flower's SuperNode ended.
     """
     ca = None if insecure else folder / "ca.crt"
@@ -165,23 +173,31 @@ def join(site: Site, folder: Path, server: str, insecure: bool, wait: float, say
     hello = preflight.reach(server, ca, wait)
     if hello.warning:
         say(f"warning: {hello.warning}")
-    (site.home / RESULT).unlink(missing_ok=True)
-    log = site.home / LOG
+    result, unfit, log = (site.home / name for name in (RESULT, UNFIT, LOG))
+    result.unlink(missing_ok=True)
+    unfit.unlink(missing_ok=True)
+    locks.broken_off(site.home)  # of an earlier command
     tail = Tail(log, log.stat().st_size if log.is_file() else 0)
     over = 0.0
     say(f"{site.name} is joining {server}; Ctrl-C leaves")
-    for _ in _connected(site, _supernode(site, folder, server, insecure), server, wait):
-        for line in tail.more():
-            say(_told(json.loads(line)))
-        if (site.home / RESULT).is_file():
-            over = over or time.monotonic()
+    command = _supernode(site, folder, server, insecure)
+    with closing(_connected(site, command, server, wait)) as moments:
+        for _ in moments:
+            for line in tail.more():
+                say(_told(json.loads(line)))
+            if result.is_file() or unfit.is_file():
+                over = over or time.monotonic()
             # The server ends when all have said goodbye; before, our goodbye may not be out.
-            if time.monotonic() - over > GOODBYE or not _answers(server):
+            if result.is_file() and (time.monotonic() - over > GOODBYE or not _answers(server)):
                 break
-    return Outcome(read_json(site.home / RESULT), None, site.home, {})
+            if unfit.is_file() and time.monotonic() - over > DECLINED:
+                raise ConfigError(read_json(unfit)["why"])
+    return Outcome(read_json(result), None, site.home, {})
 
 
-def _connected(site: Site, command: list[str], server: str, wait: float) -> Iterator[None]:
+def _connected(
+    site: Site, command: list[str], server: str, wait: float
+) -> Generator[None, None, None]:
     """SuperNode, started again where it gave up: a server may be restarted, or not know our key
     yet.
 
@@ -195,14 +211,16 @@ def _connected(site: Site, command: list[str], server: str, wait: float) -> Iter
     while True:
         child, began = Child(command, site.home, log), time.monotonic()
         try:
-            while child.process.poll() is None:
+            # Of a letter whose process was killed, Flower would wait a minute for a sign of life,
+            # and take no other meanwhile.
+            while child.process.poll() is None and not locks.broken_off(site.home):
                 yield
                 time.sleep(LOOK)
         finally:
             child.stop()
         now = time.monotonic()
         if now - began > STEADY:
-            end = now + wait
+            end = now + wait + CUT_OFF
         if now > end:
             raise launch.ChildFailed(_why(site, log, server))
         time.sleep(AGAIN)

@@ -169,7 +169,7 @@ def go_on(out: Path, progress: Progress = quiet) -> Outcome:
         raise RunDirError(f"{out} holds no run of a server that can be resumed: {error}") from None
     certs = told["certs"] and Path(told["certs"])
     stand = Stand(told["host"], told["port"], certs)
-    _check(stand)
+    _vacant(stand)
     begun = (out / "state" / "run.json").is_file()
     orders = {"config": str(home / FEDERATION), "resume": begun, "overwrite": False}
     return _serve(stand, out, orders, progress)
@@ -181,6 +181,22 @@ def _check(stand: Stand) -> None:
             f"{stand.certs} names no node; invite one with: fedbbpt certs --nodes NAME"
         )
     addresses.free(stand.host, stand.port)
+
+
+def _vacant(stand: Stand) -> None:
+    """Wait for the port of a server that was killed, whose SuperLink takes a moment to end.
+
+    Raises:
+        ConfigError: it stays taken.
+    """
+    end = time.monotonic() + launch.GRACE
+    while True:
+        try:
+            return _check(stand)
+        except ConfigError:
+            if time.monotonic() > end:
+                raise
+        time.sleep(LOOK)
 
 
 def _told(stand: Stand) -> dict[str, Any]:

@@ -11,13 +11,11 @@ node's home, and a job that was done is never done again: its answer is read and
 
 from __future__ import annotations
 
-import fcntl
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from fedbbpt import registry
 from fedbbpt.arrays import Arrays, decode
@@ -44,11 +42,14 @@ from fedbbpt.post import (
 from fedbbpt.record import read_json, write_json
 from fedbbpt.rundir import CONFIG, LEDGER, RESULT, RunDir
 from fedbbpt.sharing import Split, read_table, share_out
+from fedbbpt.sites import locks
 from fedbbpt.sites.agreed import agreed, apart
 from fedbbpt.types import Job, Update, digest
 
 NODE = "node.json"
 """Who lives in a home, and where its model is."""
+UNFIT = "unfit.json"
+"""Why a node may not take part."""
 GATEWAY_KEY = "FEDBBPT_NODE_KEY"
 """Variable with the key of a model that is loaded beside a node."""
 
@@ -83,14 +84,14 @@ class Site:
             sends: the reply leaves, and is kept as what did.
         """
         try:
-            with self._alone():
+            with locks.one_letter(self.home):
                 reply = self._answer(letter)
                 if sends:
                     self._sent(reply)
                 return reply
         except Misread as error:
             return decline(str(error))
-        except FedbbptError as error:
+        except Exception as error:
             # What it says may quote an example, so the sentence stays here.
             self._log(error)
             return decline(f"{type(error).__name__}; the node's own log says more")
@@ -101,14 +102,14 @@ class Site:
             return {"head": json.dumps({"kind": "name", "name": self.name})}
         theirs, mine = str(head.get("version")), own_version()
         if theirs != mine:
-            raise Misread(
+            self._unfit(
                 f"the server runs fedbbpt {theirs} and node {self.name} runs {mine}; install the "
                 "same version on both"
             )
         if head.get("kind") == "join":
             key = apart(agreed(self.config), head.get("agreed"))
             if key:
-                raise Misread(
+                self._unfit(
                     f"node {self.name} was invited with another config: {key} differs; invite it "
                     "again with fedbbpt certs"
                 )
@@ -143,6 +144,8 @@ class Site:
     # --- a job -----------------------------------------------------------------------------------
 
     def _work(self, run: str, job: Job, letter: Letter) -> Letter:
+        if job.seed != self.config.run.seed:
+            raise Misread(f"its seed is {job.seed}, and agreed is {self.config.run.seed}")
         key = digest(str(letter["head"]), _bytes(letter, "body")).hex()
         done = self.home / "jobs" / _plain(run) / f"{job.round:06d}-{_plain(job.phase)}.json"
         if done.is_file():
@@ -150,6 +153,7 @@ class Site:
             if kept["key"] == key:  # the task is run again, or the round
                 reply: Letter = {"head": kept["head"], "body": bytes.fromhex(kept["body"])}
                 return reply
+        self._check_asked(job, done)
         ledger = Ledger()
         ledger.open(self.home / LEDGER)
         try:
@@ -162,6 +166,19 @@ class Site:
         kept = {"key": key, "head": reply["head"], "body": _bytes(reply, "body").hex()}
         write_json(done, {**kept, "charges": charges})
         return reply
+
+    def _check_asked(self, job: Job, done: Path) -> None:
+        """Hold a server to what was agreed, on which the statement and any epsilon rest.
+
+        Raises:
+            Misread: it asks for more of the search.
+        """
+        limits, phase = self.config.rounds, done.name[6:]
+        if job.steps > limits.steps:
+            raise Misread(f"it asks for {job.steps} steps a round, and agreed are {limits.steps}")
+        others = {file.name for file in done.parent.glob(f"*{phase}")} - {done.name}
+        if job.phase == "search" and len(others) >= limits.max:
+            raise Misread(f"it asks for more rounds than were agreed, which are {limits.max}")
 
     def _do(
         self, job: Job, ledger: Ledger, letter: Letter, folder: Path
@@ -223,22 +240,22 @@ class Site:
 
     # --- what is kept ----------------------------------------------------------------------------
 
+    def _unfit(self, why: str) -> NoReturn:
+        """Tell the server, and the command that runs here, that this node cannot take part."""
+        write_json(self.home / UNFIT, {"why": why})
+        raise Misread(why)
+
     def _sent(self, reply: Letter) -> None:
         head = json.loads(reply["head"])
         phase, round = str(head.get("phase", head["kind"])), int(head.get("round", 0))
         payload = str(reply["head"]).encode() + b"\n" + _bytes(reply, "body")
         EgressLog(self.home).write(phase, round, payload)
 
-    def _log(self, error: FedbbptError) -> None:
+    def _log(self, error: Exception) -> None:
+        known = isinstance(error, FedbbptError)
+        said = f"{type(error).__name__}: {error}\n" if known else traceback.format_exc()
         with (self.home / "node.log").open("a", encoding="utf-8") as file:
-            file.write(f"{type(error).__name__}: {error}\n")
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One letter at a time; the lock goes with the process."""
-        with (self.home / "lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+            file.write(said)
 
 
 def own_split(config: Config, name: str) -> Split:

@@ -62,3 +62,6 @@ class Desk:
 
     def pause(self) -> None:
         """Nothing else will happen."""
+
+    def tell(self, notice: Mapping[str, Any]) -> None:
+        """It is in the events."""
