@@ -178,3 +178,18 @@ def test_a_fault_in_another_phase_leaves_its_node_out(world, phase):
     (event,) = [e for e in events(outcome, "node") if e["what"] == "refused"]
     assert event["client"] == BAD and event["phase"] == phase
     assert np.isfinite(outcome.result["tuned"]["loss"])
+
+
+def test_an_answer_to_an_earlier_try_of_the_round_counts(world):
+    w = world({"engine.deadline": 0.1, "engine.quorum": 1.0})
+    kept = []
+
+    def slow(name, number, letter, reply):
+        if name == BAD and json.loads(reply["head"]).get("round") == 1:
+            # The first answer comes with the second try, whose own never does.
+            kept.append(Arrived(name, number, reply))
+            return kept[:1] if len(kept) == 2 else []
+        return [Arrived(name, number, reply)]
+
+    outcome = w.there(w.desk(slow))
+    assert {e["client"] for e in events(outcome, "client") if e["round"] == 1} == set(w.sites)

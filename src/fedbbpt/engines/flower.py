@@ -75,7 +75,7 @@ class Flower(Local):
         super().__init__(parts, clients, federation)
         self.post, self.report, self.run = post, report, "new"
         self.deadline, self.quorum, self._join, self._nodes = deadline, quorum, join, nodes
-        self._sent, self._shared = 0, Job("", 0, 0, 0)
+        self._sent, self._shared = 0, ("", 0)
         self._own: Mapping[str, Prompt] = {}
         self._cards: dict[str, Card] = {}
         self._refused: set[str] = set()
@@ -94,7 +94,7 @@ class Flower(Local):
 
     def prepare(self, job: Job) -> Job:
         """Nothing yet: in :meth:`map` every node does it for itself."""
-        self._shared = job
+        self._shared = job.phase, job.round
         return job
 
     def notices(self) -> list[dict[str, Any]]:
@@ -177,7 +177,7 @@ class Flower(Local):
         away = [name for name in clients if name in self.post.names]
         found: dict[str, Update] = {}
         if here:
-            own = super().prepare(job) if job is self._shared else job
+            own = super().prepare(job) if self._is_shared(job) else job
             found = {name: work(self.parts, self.clients[name], own) for name in here}
         if away:
             remote = self._ask(job, away)
@@ -189,6 +189,7 @@ class Flower(Local):
         found: dict[str, Update] = {}
         least = max(1, math.ceil(self.quorum * len(clients)))
         failed: set[str] = set()
+        first = self._sent + 1
         for _ in range(TRIES):
             end = time.monotonic() + self.deadline
             wanted = [name for name in clients if name not in found and name not in failed]
@@ -197,7 +198,7 @@ class Flower(Local):
                 self._note(name, "back", "", job)
             self._gone -= there
             letters = {name: self._letter(job, name) for name in wanted if name in there}
-            replies = self._exchange(letters, end - time.monotonic(), job)
+            replies = self._exchange(letters, end - time.monotonic(), job, first)
             for name, letter in replies.items():
                 try:
                     found[name] = answered(letter, self.run, job, name)
@@ -223,19 +224,24 @@ class Flower(Local):
             self.post.pause()
 
     def _exchange(
-        self, letters: Mapping[str, Letter], seconds: float, job: Job | None = None
+        self,
+        letters: Mapping[str, Letter],
+        seconds: float,
+        job: Job | None = None,
+        first: int | None = None,
     ) -> dict[str, Letter]:
         """Replies until all are here or the time is over; who sends none, and who is late, is
-        noted.
+        noted. An answer to an earlier try of the same job, from the ``first`` sending on, is one.
         """
         self._sent += 1
+        first = first or self._sent
         replies: dict[str, Letter] = {}
         waiting, end = set(letters), time.monotonic() + seconds
         if waiting:
             self.post.send(self._sent, letters)
         while waiting:
             for arrived in self.post.collect():
-                if arrived.number != self._sent:
+                if arrived.number < first:
                     self._note(arrived.client, "late", "its answer to an earlier round is dropped")
                 elif arrived.letter is not None:
                     replies[arrived.client] = arrived.letter
@@ -258,10 +264,14 @@ class Flower(Local):
             self.run,
             job,
             client,
-            shared=job is self._shared,
+            shared=self._is_shared(job),
             parts=None if known or not parts else parts,
             state=mark(parts),
         )
+
+    def _is_shared(self, job: Job) -> bool:
+        # Not by identity: a secure sum sends the prepared job with keys added.
+        return self._shared == (job.phase, job.round)
 
     def _learned(self, client: str) -> Arrays:
         return learned(self.parts, self._own.get(client))
