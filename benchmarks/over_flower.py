@@ -32,7 +32,7 @@ CASES = {
     "sst2.toml with five clients": ("sst2.toml", ["partition.clients=5"]),
     "sst2-flower.toml: five clients, 50 pairs a round": (
         "sst2-flower.toml",
-        ["engine.kind=local", "box.kind=dual_encoder"],
+        ["engine.kind=local"],
     ),
 }
 PORT, GATEWAY = 18431, 18432
@@ -45,9 +45,9 @@ def main() -> None:
     lines = [
         "# SST-2 over five nodes on Flower",
         "",
-        f"`python benchmarks/over_flower.py --seeds {len(seeds)}`, commit {commit()}; 4,000 queries, "
-        f"seeds {' '.join(map(str, seeds))}, mean with 95 % interval over seeds; all-MiniLM-L6-v2, "
-        f"{os.cpu_count()} cores.",
+        f"`python benchmarks/over_flower.py --seeds {len(seeds)}`, commit {commit()}; "
+        f"4,000 queries, seeds {' '.join(map(str, seeds))}, mean with 95 % interval over seeds; "
+        f"all-MiniLM-L6-v2, {os.cpu_count()} cores.",
         "",
         "| in one process | rounds | accuracy | gain over the start |",
         "|---|---|---|---|",
@@ -61,7 +61,7 @@ def main() -> None:
             rounds = median(r["rounds"] for r in found)
             lines.append(f"| {name} | {rounds:g} | {spread(scores)} | {spread(gains)} |")
             print(lines[-1], flush=True)
-        lines += ["", *over_flower(place, seeds[0])]
+        lines += ["", *over_flower(place, seeds[0]), "", *letters(place)]
     text = "\n".join(lines) + "\n"
     (HERE / "results" / "over-flower.md").write_text(text, encoding="utf-8")
     print(text)
@@ -70,20 +70,7 @@ def main() -> None:
 def one(place: Path, config: str, changes: list[str], seed: int) -> dict:
     """A run in this process; rows are shared, which changes no count of the budget."""
     own = [f"run.seed={seed}", f"run.ledger={place / 'ledger.sqlite'}", *changes]
-    if "box.kind=dual_encoder" in changes:
-        own.remove("box.kind=dual_encoder")
-        box = fedbbpt_box()
-        return fedbbpt.run(
-            EXAMPLES / config, place / "run", overrides=own, overwrite=True, box=box
-        ).result
-    return fedbbpt.run(EXAMPLES / config, place / "run", overrides=own, overwrite=True).result
-
-
-def fedbbpt_box():
-    """The model that the gateway of the example serves."""
-    from fedbbpt import registry
-
-    return registry.make("boxes", "dual_encoder", {"model": "minilm"}, "box")
+    return fedbbpt.run(at_home(EXAMPLES / config, own), place / "run", overwrite=True).result
 
 
 def spread(values: list[float]) -> str:
@@ -152,8 +139,8 @@ def report(place: Path, seed: int, nodes: int, took: float) -> list[str]:
         if json.loads(line)["phase"] == "search"
     ]
     return [
-        f"Seed {seed} on Flower over TLS, {nodes} nodes and a gateway for all, beside the same run in "
-        "one process:",
+        f"Seed {seed} on Flower over TLS, {nodes} nodes and a gateway for all, beside the same run "
+        "in one process:",
         "",
         "| | in one process | on Flower |",
         "|---|---|---|",
@@ -168,6 +155,65 @@ def report(place: Path, seed: int, nodes: int, took: float) -> list[str]:
         "",
         f"Largest difference of a client's mean loss in a round: {apart:.2g}, of {len(losses[0])}.",
     ]
+
+
+LETTERS = {
+    "fedes": ["method.name=fedes", "rounds.max=2"],
+    "fedes-few": ["rounds.max=2"],
+    "fedbpt, losses (replay)": ["method.name=fedbpt", "method.wire=replay", "rounds.max=2"],
+    "fedbpt, states (as published)": ["method.name=fedbpt", "rounds.max=2"],
+}
+"""Of each method the changes over sst2-flower.toml."""
+
+
+def letters(place: Path) -> list[str]:
+    """Bytes of whole letters of a search round, head and arrays, without Flower's envelope."""
+    from fedbbpt.post import Arrived
+    from fedbbpt.sites import invitation
+    from fedbbpt.sites.agreed import agreed, empty, federated
+    from fedbbpt.sites.node import settle
+    from fedbbpt.testing.sites import Desk
+
+    lines = [
+        "Bytes of the letters of a search round to and from one client, head and arrays:",
+        "",
+        "| method | down | up |",
+        "|---|---|---|",
+    ]
+    for number, (name, changes) in enumerate(LETTERS.items()):
+        sizes: list[tuple[int, ...]] = []
+
+        def weigh(client: str, sent: int, letter: dict, reply: dict, sizes=sizes) -> list:
+            if json.loads(letter["head"]).get("phase") == "search":
+                both = (letter, reply)
+                sizes.append(tuple(sum(len(part) for part in one.values()) for one in both))
+            return [Arrived(client, sent, reply)]
+
+        over = federated(at_home(EXAMPLES / "sst2-flower.toml", ["data.test=", *changes]))
+        homes = {}
+        for file in sorted((place / "parts").iterdir())[:2]:
+            folder = place / f"letters-{number}" / file.stem
+            folder.mkdir(parents=True)
+            invitation.write(folder, invitation.invitation(over))
+            homes[file.stem] = settle(folder, folder / "home", file, None, []).home
+
+        desk = Desk(homes, agreed(over), weigh)
+        out = place / f"letters-{number}" / "run"
+        fedbbpt.run(over, out, split=empty(over), post=desk)
+        down, up = max(sizes)
+        lines.append(f"| {name} | {down} | {up} |")
+        print(lines[-1], flush=True)
+    return lines
+
+
+def at_home(path: Path, changes: list[str]):
+    """The example with its model in this process."""
+    from fedbbpt.config import resolve
+    from fedbbpt.trees import parse
+
+    tree = parse(path, changes)
+    tree["box"] = {"kind": "dual_encoder", "model": "minilm"}
+    return resolve(tree, path.parent)
 
 
 def bytes_of(result: dict) -> str:

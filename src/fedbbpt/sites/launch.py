@@ -29,6 +29,8 @@ SITE = "site"
 """What Flower's own config calls the server."""
 GRACE = 15.0
 """Seconds that a child has to end by itself: it stops children of its own."""
+ANSWER = 120.0
+"""Seconds in which one of Flower's commands must answer; a busy machine takes five."""
 START = 60.0
 """Seconds in which a server has to listen: a slow machine may need twenty."""
 
@@ -132,15 +134,18 @@ def command(arguments: Sequence[str], home: Path) -> dict[str, Any]:
     Raises:
         ChildFailed: it failed, or said something else.
     """
-    done = subprocess.run(
-        [_script("flwr"), *arguments, "--format", "json"],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        env=environment(home),
-        timeout=120,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [_script("flwr"), *arguments, "--format", "json"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            env=environment(home),
+            timeout=ANSWER,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ChildFailed(f"flwr {arguments[0]} said nothing within {ANSWER:g} s") from None
     try:
         answer: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
