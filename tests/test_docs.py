@@ -1,5 +1,6 @@
 """What the documents say is run: their code blocks, their commands, their links."""
 
+import csv
 import re
 import subprocess
 import sys
@@ -40,9 +41,36 @@ def test_links_lead_somewhere(page):
         assert (page.parent / target).exists(), target
 
 
-def test_commands_in_the_readme_exist():
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_commands_and_their_options_exist(page):
+    from typer.main import get_command
+
     from fedbbpt.cli.main import app
 
-    names = {c.name or c.callback.__name__ for c in app.registered_commands}
-    for command in re.findall(r"fedbbpt ([\w-]+)", (ROOT / "README.md").read_text("utf-8")):
-        assert command in names
+    commands = get_command(app).commands
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    code = "\n".join(
+        [*re.findall(r"`([^`\n]+)`", text), *blocks(page, "sh"), *blocks(page, "text")]
+    )
+    for name, rest in re.findall(r"^(?:.*[$;&] *)?fedbbpt ([\w-]+)([^\n#|]*)", code, re.MULTILINE):
+        assert name in commands, name
+        known = {word for option in commands[name].params for word in option.opts}
+        assert {*re.findall(r"(?<= )--[a-z][a-z-]*", rest)} <= known, name
+
+
+def test_the_hospitals_can_be_invited_and_share_no_note():
+    from fedbbpt.config import read
+    from fedbbpt.sites.agreed import empty
+    from fedbbpt.sites.invitation import invitation
+
+    folder = ROOT / "examples" / "hospitals"
+    config = read(folder / "federation.toml")
+    assert invitation(config).apart == ("data.test",)
+    assert empty(config).test["(test)"].size == 40
+    notes = []
+    for name in ("north", "south", "test"):
+        with (folder / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert {row["label"] for row in rows} == set(config.data.classes)
+        notes += [row["text"] for row in rows]
+    assert len(notes) == len(set(notes)) == 48 + 48 + 40

@@ -11,13 +11,14 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 import uuid
+from importlib.metadata import version as installed
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 MARK = "FEDBBPT_TEST_MARK"
+ELSEWHERE = Path(__file__).parent / "elsewhere"
 
 
 def load_kit():
@@ -29,6 +30,10 @@ def load_kit():
 
 
 kit = load_kit()
+
+
+def version():
+    return installed("fedbbpt")
 
 
 def free_port():
@@ -60,6 +65,11 @@ class Program:
     def said(self):
         return self.log.read_text(encoding="utf-8")
 
+    @property
+    def last(self):
+        """The last line it said."""
+        return self.said.strip().splitlines()[-1]
+
     def ended(self, seconds=60.0):
         """Its exit code."""
         return self.process.wait(seconds)
@@ -74,7 +84,7 @@ class Federation:
 
     Args:
         folder: of all of it.
-        nodes: names; those of ``kit.SITES`` have examples.
+        nodes: names.
         changes: over the toy config, with dotted keys.
         secure: with TLS and keys.
     """
@@ -84,10 +94,9 @@ class Federation:
         self.mark = uuid.uuid4().hex
         self.address = f"127.0.0.1:{free_port()}"
         own = {"data.classes": ["bad", "good"], "rounds.max": 3, **(changes or {})}
-        rows = kit.SITES[: len(nodes)]
-        self.config = kit.write_config(folder, own, sites=rows)
-        for name, site in zip(nodes, rows, strict=True):
-            mine = [row[:2] for row in kit.rows(8, "note", sites=[site])]
+        self.config = kit.write_config(folder, own, sites=nodes)
+        for name in nodes:
+            mine = [row[:2] for row in kit.rows(8, "note", sites=[name])]
             kit.write_table(folder / f"{name}.csv", mine, ("text", "label"))
         self.programs = []
 
@@ -98,9 +107,10 @@ class Federation:
     def home(self, name):
         return self.folder / "nodes" / name
 
-    def certs(self, *nodes, out="certs"):
+    def certs(self, *nodes, config=None, out="certs"):
         asked = [word for name in nodes or self.nodes for word in ("--nodes", name)]
-        program = self.start("certs", self.config, *asked, "--out", out, log=f"{out}.log")
+        config = config or self.config
+        program = self.start("certs", config, *asked, "--out", out, log=f"{out}.log")
         assert program.ended() == 0, program.said
 
     def start(self, *arguments, log, **more):
@@ -112,19 +122,32 @@ class Federation:
     def server(self, *more, **env):
         trust = ("--certs", "certs") if self.secure else ("--insecure",)
         asked = (self.config, *trust, "--address", self.address, "--out", self.out, *more)
-        engine = ("--set", "engine.kind=flower")
-        return self.start("server", *asked, *engine, log="server.log", **env)
+        return self.start("server", *asked, log="server.log", **env)
 
     def resume(self):
         return self.start("resume", self.out, log="resume.log")
 
-    def node(self, name, *more, log=None, invitation=None, home=None, data=None, **env):
+    def node(self, name, *more, log="", invitation=None, home=None, **env):
         trust = () if self.secure else ("--insecure",)
         invited = invitation or Path("certs") / name
-        asked = (invited, "--data", data or f"{name}.csv", "--server", self.address, *trust)
+        asked = (invited, "--data", f"{name}.csv", "--server", self.address, *trust)
         place = ("--home", home or self.home(name))
         env.setdefault("TOYBOX_LOG", str(self.folder / f"{name}.asked"))
+        if any(word.startswith("ELSEWHERE") for word in env):
+            env["PYTHONPATH"] = os.pathsep.join([str(ELSEWHERE), str(kit.BOXES)])
         return self.start("node", *asked, *place, *more, log=log or f"{name}.log", **env)
+
+    def merged(self, number):
+        """Whether a round is over."""
+        return any(event["round"] == number for event in self.events("merge"))
+
+    def working(self, name, number):
+        """Wait until a node's model is asked in a round that has begun."""
+        if number:
+            until(lambda: self.merged(number - 1), f"round {number - 1}", 120)
+        before = len(self.asked(name)) if number else 0
+        # Its process is in the middle: a round is ten calls.
+        until(lambda: len(self.asked(name)) > before + 6, f"{name} in round {number}", 90)
 
     # --- what happened ---------------------------------------------------------------------------
 
@@ -145,13 +168,13 @@ class Federation:
         return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
 
     def processes(self, *words, name=""):
-        """Ids of living processes of this federation whose command has all these words.
+        """Living processes of this federation whose command has all these words, by id.
 
         Args:
             words: to look for.
             name: of the node whose children they are; empty for any.
         """
-        found = []
+        found = {}
         for place in Path("/proc").glob("[0-9]*"):
             try:
                 environ = (place / "environ").read_bytes()
@@ -162,8 +185,15 @@ class Federation:
                 continue
             mine = not name or f"{self.home(name)}/".encode() in environ
             if mine and all(word in command for word in words):
-                found.append(int(place.name))
+                found[int(place.name)] = command
         return found
+
+    def left(self, name=""):
+        """Those that are still there when all should have ended, after a moment."""
+        end = time.monotonic() + 15
+        while (found := self.processes(name=name)) and time.monotonic() < end:
+            time.sleep(0.1)
+        return list(found.values())
 
     def close(self):
         """End all that is left, by its id."""
@@ -179,7 +209,3 @@ class Federation:
                     pass
             time.sleep(0.1)
         assert not left
-
-
-if __name__ == "__main__":
-    sys.exit("this is no program")

@@ -95,6 +95,8 @@ def _serve(work: Callable[[Bar], Outcome], out: Path) -> None:
     except UsageError:
         raise
     except FedbbptError as error:
+        if not (out / "state" / "run.json").is_file():
+            raise
         raise FedbbptError(f"{error}. Go on with: fedbbpt resume {out}") from None
 
 

@@ -47,8 +47,11 @@ class GridPost:
         else:
             here = list(self._grid.get_node_ids())  # NVFlare's flwr has no get_nodes
             self._ask_names(here)
-            self._places = {name: place for place, name in self._told.items() if place in here}
-            self.names = frozenset(self._told.values())
+            self._told = {place: name for place, name in self._told.items() if place in here}
+            self._places = {}
+            for place, name in self._told.items():
+                self._places.setdefault(name, place)  # of two with one name the first keeps it
+            self.names |= self._places.keys()
         return set(self._places)
 
     def send(self, number: int, letters: Mapping[str, Letter]) -> None:
@@ -87,7 +90,7 @@ class GridPost:
         return list(self._grid.push_messages(messages))
 
     def _ask_names(self, places: list[int]) -> None:
-        """Wait for the names of nodes that came; of two with one name the first keeps it."""
+        """Wait for the names of nodes that came."""
         fresh = [place for place in places if place not in self._told]
         if not fresh:
             return
@@ -98,7 +101,7 @@ class GridPost:
             for message in self._grid.pull_messages(list(waiting)):
                 place = waiting.pop(message.metadata.reply_to_message_id)
                 name = "" if message.has_error() else _name(_letter(message))
-                if name and name not in self._told.values():
+                if name:
                     self._told[place] = name
             self.pause()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from fedbbpt.sites import addresses, launch
 from fedbbpt.sites.agreed import federated
 from fedbbpt.sites.apps import ORDERS, OUTCOME, PROGRESS
 from fedbbpt.sites.launch import Child, Tail
+from fedbbpt.sites.trust import validity, when
 
 FEDERATION = "federation.toml"
 """The config as it was when the run began."""
@@ -104,7 +106,7 @@ class Stand:
             child.stop()
             raise
         ca = None if self.certs is None else self.certs / "server" / "ca.crt"
-        launch.connection(home, f"{self.here}:{self.port}", ca)
+        launch.connection(home, addresses.written(self.here, self.port), ca)
         return child
 
     def register(self, home: Path) -> None:
@@ -170,6 +172,7 @@ def go_on(out: Path, progress: Progress = quiet) -> Outcome:
     certs = told["certs"] and Path(told["certs"])
     stand = Stand(told["host"], told["port"], certs)
     _vacant(stand)
+    _check(stand)
     begun = (out / "state" / "run.json").is_file()
     orders = {"config": str(home / FEDERATION), "resume": begun, "overwrite": False}
     return _serve(stand, out, orders, progress)
@@ -180,7 +183,27 @@ def _check(stand: Stand) -> None:
         raise ConfigError(
             f"{stand.certs} names no node; invite one with: fedbbpt certs --nodes NAME"
         )
+    _in_time(stand)
     addresses.free(stand.host, stand.port)
+
+
+def _in_time(stand: Stand) -> None:
+    """ConfigError where no node could trust the server's certificate today."""
+    if stand.certs is None:
+        return
+    file, now = stand.certs / "server" / "server.crt", time.time()
+    try:
+        dates = validity(ssl.PEM_cert_to_DER_cert(file.read_text("ascii")))
+    except ValueError:
+        dates = None
+    if dates is None:
+        raise ConfigError(
+            f"{file} holds no certificate; fedbbpt certs makes it again if it is gone"
+        )
+    if not dates[0] <= now < dates[1]:
+        raise ConfigError(
+            f"the server's certificate {file} {when(*dates, now)}; fedbbpt certs renews it"
+        )
 
 
 def _vacant(stand: Stand) -> None:
@@ -192,7 +215,7 @@ def _vacant(stand: Stand) -> None:
     end = time.monotonic() + launch.GRACE
     while True:
         try:
-            return _check(stand)
+            return addresses.free(stand.host, stand.port)
         except ConfigError:
             if time.monotonic() > end:
                 raise
