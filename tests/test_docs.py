@@ -49,9 +49,8 @@ def test_commands_and_their_options_exist(page):
 
     commands = get_command(app).commands
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
-    code = "\n".join(
-        [*re.findall(r"`([^`\n]+)`", text), *blocks(page, "sh"), *blocks(page, "text")]
-    )
+    inline = re.findall(r"`([^`\n]+)`", text)
+    code = "\n".join([*inline, *blocks(page, "sh"), *blocks(page, "text")])
     for name, rest in re.findall(r"^(?:.*[$;&] *)?fedbbpt ([\w-]+)([^\n#|]*)", code, re.MULTILINE):
         assert name in commands, name
         known = {word for option in commands[name].params for word in option.opts}

@@ -1,7 +1,6 @@
 """Federations of nodes that live in folders."""
 
 import csv
-import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -61,8 +60,7 @@ class World:
 def kit(monkeypatch):
     kit = load_kit()
     monkeypatch.syspath_prepend(str(kit.BOXES))
-    yield kit
-    sys.modules.pop("toybox", None)
+    return kit
 
 
 @pytest.fixture

@@ -193,3 +193,12 @@ def test_an_answer_to_an_earlier_try_of_the_round_counts(world):
 
     outcome = w.there(w.desk(slow))
     assert {e["client"] for e in events(outcome, "client") if e["round"] == 1} == set(w.sites)
+
+
+def test_a_node_with_another_model_is_named(world):
+    w = world()
+    w.settle(BAD, ["box.name=another"])
+    outcome = w.there(w.desk())
+    told = [e for e in events(outcome, "node") if e["what"] == "model"]
+    assert [e["client"] for e in told] == [BAD]
+    assert "another" in told[0]["why"]

@@ -112,18 +112,18 @@ class Flower(Local):
             TooFewNodes: the first time, if there is no quorum of them.
         """
         if self._cards:
-            return self._cards_of(self._strangers(self.post.online()))
+            return self._cards_of(self._here())
         began, found = time.monotonic(), list[Card]()
         end, seen, since = began + self._join, set[str](), began
         while True:
-            here, now = self.post.online(), time.monotonic()
+            here, now = self._here(), time.monotonic()
             if here != seen:
                 seen, since = here, now
             wanted = self._nodes or len(self.post.names) or 1
             ready = len(here) >= wanted or now > end
             # One that does not fit need not wait for the others to hear so.
             if ready or now - since > LULL:
-                found += self._cards_of(self._strangers(here))
+                found += self._cards_of(here)
             if ready:
                 least = math.ceil(self.quorum * wanted)
                 if len(self._cards) >= least:
@@ -133,19 +133,19 @@ class Flower(Local):
                     raise TooFewNodes("join", 0, len(self._cards), lacking, least)
             self.post.pause()
 
-    def _strangers(self, here: set[str]) -> set[str]:
-        """Those of the nodes here that have to say who they are; one that was refused, when it
-        comes back.
-        """
+    def _here(self) -> set[str]:
+        """The nodes that are connected; one that was refused and left may try again."""
+        here = self.post.online()
         self._refused &= here
-        return here - self._cards.keys() - self._refused
+        return here
 
     def _lacking(self, names: Iterable[str]) -> dict[str, str]:
         """Why each of these gave no answer, as far as that is known."""
         why = {str(notice["client"]): str(notice["why"]) for notice in self._notices}
         return {name: why.get(name, "") for name in sorted(names)}
 
-    def _cards_of(self, fresh: set[str]) -> list[Card]:
+    def _cards_of(self, here: set[str]) -> list[Card]:
+        fresh = here - self._cards.keys() - self._refused
         if not fresh:
             return []
         replies = self._exchange({name: invite(self.post.agreed) for name in fresh}, self.deadline)
@@ -160,9 +160,13 @@ class Flower(Local):
                 self._refused.add(name)
                 self._note(name, "refused", str(error))
                 continue
+            first = next(iter(self._cards.values()), card)
             self._cards[name] = card
             cards.append(card)
             self._note(name, "joined", f"with {card.train} training examples")
+            if card.box != first.box:  # one prompt is for one model
+                why = f"its model is {card.box}, and that of {first.client} is {first.box}"
+                self._note(name, "model", why)
         return cards
 
     # --- a job -----------------------------------------------------------------------------------
@@ -241,6 +245,8 @@ class Flower(Local):
             self.post.send(self._sent, letters)
         while waiting:
             for arrived in self.post.collect():
+                if arrived.number < first and arrived.letter is None:
+                    continue  # it was late or lost before
                 if arrived.number < first:
                     self._note(arrived.client, "late", "its answer to an earlier round is dropped")
                 elif arrived.letter is not None:

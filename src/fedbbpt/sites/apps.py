@@ -92,7 +92,8 @@ def serve(grid: Any, home: Path) -> None:
             write_json(home / OUTCOME, said)
             return
         farewell(post, out)
-    write_json(home / OUTCOME, {"error": "", "warnings": outcome.warnings})
+    told = {"error": "", "warnings": outcome.warnings, "by_client": outcome.by_client}
+    write_json(home / OUTCOME, told)
 
 
 def farewell(post: Post, out: Path) -> None:

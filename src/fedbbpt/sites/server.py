@@ -20,7 +20,7 @@ from fedbbpt.sites import addresses, launch
 from fedbbpt.sites.agreed import federated
 from fedbbpt.sites.apps import ORDERS, OUTCOME, PROGRESS
 from fedbbpt.sites.launch import Child, Tail
-from fedbbpt.sites.trust import validity, when
+from fedbbpt.sites.trust import trusted, validity, when
 
 FEDERATION = "federation.toml"
 """The config as it was when the run began."""
@@ -50,7 +50,8 @@ class Stand:
         """From what a user wrote.
 
         Raises:
-            ConfigError: no address, no certificates, or plain text to other machines.
+            ConfigError: no address, no certificates or expired ones, or plain text to other
+                machines.
         """
         host, port = addresses.split(address)
         if insecure:
@@ -65,6 +66,7 @@ class Stand:
                 f"{certs or '--certs'} holds no certificates of a server; make them with: "
                 "fedbbpt certs CONFIG --nodes NAME --host ADDRESS"
             )
+        trusted(certs / "server" / "ca.crt")  # while an expired one can be told in a sentence
         return cls(host, port, certs.resolve())
 
     @property
@@ -259,7 +261,9 @@ def came_of(out: Path) -> Outcome:
     said = read_json(out / FLOWER / OUTCOME)
     if said["error"]:
         raise (UsageError if said["usage"] else FedbbptError)(said["error"])
-    return Outcome(read_json(out / RESULT), None, out, {}, tuple(said.get("warnings", ())))
+    by_client = {name: (was, now) for name, (was, now) in said.get("by_client", {}).items()}
+    warnings = tuple(said.get("warnings", ()))
+    return Outcome(read_json(out / RESULT), None, out, by_client, warnings)
 
 
 def _follow(home: Path, run: str, link: Child, progress: Progress) -> None:

@@ -83,18 +83,18 @@ class Site:
             letter: from a server.
             sends: the reply leaves, and is kept as what did.
         """
-        try:
-            with locks.one_letter(self.home):
+        with locks.one_letter(self.home):
+            try:
                 reply = self._answer(letter)
-                if sends:
-                    self._sent(reply)
-                return reply
-        except Misread as error:
-            return decline(str(error))
-        except Exception as error:
-            # What it says may quote an example, so the sentence stays here.
-            self._log(error)
-            return decline(f"{type(error).__name__}; the node's own log says more")
+            except Misread as error:
+                reply = decline(str(error))
+            except Exception as error:
+                # What it says may quote an example, so the sentence stays here.
+                self._log(error)
+                reply = decline(f"{type(error).__name__}; the node's own log says more")
+            if sends:
+                self._sent(reply)
+            return reply
 
     def _answer(self, letter: Letter) -> Letter:
         head = json.loads(letter["head"])
