@@ -8,7 +8,6 @@ import tarfile
 import numpy as np
 import pytest
 
-from fedbbpt import api
 from fedbbpt.cli import show
 from fedbbpt.outcome import Outcome
 

@@ -105,7 +105,16 @@ class Federation:
         return self.folder / "out"
 
     def home(self, name):
-        return self.folder / "nodes" / name
+        return self.out / "flower" if name == "server" else self.folder / "nodes" / name
+
+    def cut(self, name, program):
+        """End one of our commands and all that it started at once, as a power cut does."""
+        for pid in [program.process.pid, *self.processes(name=name)]:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass  # it ended by itself, its parent being gone
+        program.ended()
 
     def certs(self, *nodes, config=None, out="certs"):
         asked = [word for name in nodes or self.nodes for word in ("--nodes", name)]
@@ -172,7 +181,7 @@ class Federation:
 
         Args:
             words: to look for.
-            name: of the node whose children they are; empty for any.
+            name: of the node whose children they are, or "server"; empty for any.
         """
         found = {}
         for place in Path("/proc").glob("[0-9]*"):

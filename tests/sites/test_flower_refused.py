@@ -1,7 +1,6 @@
 """Who cannot take part is told in a sentence, by a server or before anything is sent."""
 
 import json
-import os
 import signal
 import socket
 import sys
@@ -65,8 +64,7 @@ def told(f):
         "date": f.node("date", invitation="others/date"),
     }
     f.working("birch", 0)
-    for pid in [nodes["birch"].process.pid, *f.processes(name="birch")]:
-        os.kill(pid, signal.SIGKILL)
+    f.cut("birch", nodes["birch"])
     until(lambda: f.merged(0), "round 0", 90)
     for name in NODES[2:]:
         nodes[name].ended()

@@ -24,9 +24,8 @@ CASES = [
 class Loop:
     """A post whose letters come back at once, answered by an engine in this process."""
 
-    agreed = {}
-
     def __init__(self, engine):
+        self.agreed = {}
         self.engine, self.names, self.here = engine, frozenset(engine.clients), []
 
     def online(self):

@@ -149,7 +149,8 @@ def rehearse(site: Site) -> str:
         raw = content if isinstance(content, bytes) else content.encode()
         (place / name).write_bytes(raw)
     size = sum(len(content) for content in letter.values())
-    return f"the first update is in {place} ({size} bytes); nothing was sent"
+    shown = os.path.relpath(place)
+    return f"the first update is in {shown} ({size} bytes); nothing was sent"
 
 
 def join(site: Site, folder: Path, server: str, insecure: bool, wait: float, say: Say) -> Outcome:
