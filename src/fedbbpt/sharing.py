@@ -61,7 +61,7 @@ def examples(config: Config) -> Split:
     """
     data = config.data
     if not data.train:
-        raise ConfigError("the config lacks data.train")
+        raise ConfigError("the config lacks data.train; on many machines each node has its own")
     for name in several(data.image or data.text):
         if name in several(data.label):
             key = "data.image" if data.image else "data.text"

@@ -86,6 +86,7 @@ class Flower(Local):
     def begin(self, run: str) -> None:
         """The run has a name, under which nodes keep what they have answered."""
         self.run = run
+        self._taught.clear()  # they keep by run what they were taught
 
     def adopt(self, parts: Parts, prompts: Mapping[str, Prompt]) -> None:
         """From now on clients work with these parts, and train with their own prompts."""

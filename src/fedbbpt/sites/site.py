@@ -158,7 +158,7 @@ class Site:
         ledger.open(self.home / LEDGER)
         try:
             ledger.run = run
-            update, charges = self._do(job, ledger, letter, done.parent)
+            update, charges = self._do(job, ledger, letter, done)
         finally:
             ledger.close()
         reply = answer(run, job.phase, update)
@@ -181,17 +181,19 @@ class Site:
             raise Misread(f"it asks for more rounds than were agreed, which are {limits.max}")
 
     def _do(
-        self, job: Job, ledger: Ledger, letter: Letter, folder: Path
+        self, job: Job, ledger: Ledger, letter: Letter, done: Path
     ) -> tuple[Update, list[dict[str, Any]]]:
-        federation, known = self.federation(ledger), self._learned(folder, letter)
+        federation, known = self.federation(ledger), self._learned(done.parent, letter)
         if known:
             parts, own = taught(federation.parts, known)
             federation.engine.adopt(parts, {} if own is None else {self.name: own})
         budget, engine = federation.budget, federation.engine
-        for earlier in sorted(folder.glob("*.json")):
-            # A server that went back to its last checkpoint repeats what came behind it.
-            if earlier.name[:6] < f"{job.round:06d}":
-                budget.restore(read_json(earlier)["charges"])
+        for other in sorted(done.parent.glob("*.json")):
+            # A server that went back to its last checkpoint repeats what came behind it. Its last
+            # phases have rounds of their own, in no order.
+            before, mine = other.name[:6] < f"{job.round:06d}", other == done
+            kept = [c for c in read_json(other)["charges"] if before or c["purse"] != "train"]
+            budget.restore([] if mine else kept)
         had = ledger.paid()
         if read_head(letter, "job").get("shared"):
             job = engine.prepare(job)
