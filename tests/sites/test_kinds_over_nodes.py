@@ -12,8 +12,8 @@ from fedbbpt.config import read
 from fedbbpt.sites import invitation
 from fedbbpt.sites.agreed import agreed, empty, federated
 from fedbbpt.sites.node import settle
-from fedbbpt.testing.sites import Desk
 from fedbbpt.testing.simulated_llm import SimulatedLlm, examples
+from fedbbpt.testing.sites import Desk
 
 SCHOOLS = ("school-0", "school-1", "school-2")
 
