@@ -18,7 +18,7 @@ import tomli_w
 
 from fedbbpt import registry
 from fedbbpt.config import Config, read
-from fedbbpt.egress import statement
+from fedbbpt.egress import LOG, statement
 from fedbbpt.errors import ConfigError, DataError, RunDirError
 from fedbbpt.ledger import Ledger
 from fedbbpt.outcome import Outcome
@@ -35,7 +35,6 @@ LOOK = 0.3
 """Seconds between two looks at what has left."""
 READY = 300.0
 """Seconds in which a model has to be loaded."""
-LOG = "egress.jsonl"
 DECLINED = 15.0
 """Seconds to stay where the node does not fit, so that the server hears why."""
 GOODBYE = 30.0

@@ -50,8 +50,7 @@ class Stand:
         """From what a user wrote.
 
         Raises:
-            ConfigError: no address, no certificates or expired ones, or plain text to other
-                machines.
+            ConfigError: no address, no certificates, or plain text to other machines.
         """
         host, port = addresses.split(address)
         if insecure:
@@ -66,7 +65,6 @@ class Stand:
                 f"{certs or '--certs'} holds no certificates of a server; make them with: "
                 "fedbbpt certs CONFIG --nodes NAME --host ADDRESS"
             )
-        trusted(certs / "server" / "ca.crt")  # while an expired one can be told in a sentence
         return cls(host, port, certs.resolve())
 
     @property
@@ -190,9 +188,10 @@ def _check(stand: Stand) -> None:
 
 
 def _in_time(stand: Stand) -> None:
-    """ConfigError where no node could trust the server's certificate today."""
+    """ConfigError where no node could trust the server's certificates today."""
     if stand.certs is None:
         return
+    trusted(stand.certs / "server" / "ca.crt")
     file, now = stand.certs / "server" / "server.crt", time.time()
     try:
         dates = validity(ssl.PEM_cert_to_DER_cert(file.read_text("ascii")))

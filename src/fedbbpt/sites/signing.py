@@ -19,6 +19,7 @@ from fedbbpt.errors import ConfigError, MissingExtra
 if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from cryptography.hazmat.primitives.serialization import PrivateFormat
 
 
 class Signer(NamedTuple):
@@ -166,17 +167,9 @@ def key_at(file: Path, made: list[Path]) -> EllipticCurvePrivateKey:
         ConfigError: it is no such key.
     """
     from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.hazmat.primitives.serialization import (
-        Encoding,
-        NoEncryption,
-        PrivateFormat,
-        load_pem_private_key,
-    )
+    from cryptography.hazmat.primitives.serialization import PrivateFormat, load_pem_private_key
 
-    if not file.exists():
-        fresh = ec.generate_private_key(ec.SECP384R1())
-        data = fresh.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        write(file, data, made, private=True)
+    _key_there(file, PrivateFormat.PKCS8, made)
     try:
         key = load_pem_private_key(file.read_bytes(), None)
     except (ValueError, TypeError):
@@ -192,24 +185,29 @@ def identity_at(file: Path, made: list[Path]) -> bytes:
     Raises:
         ConfigError: it is no such key.
     """
-    from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import (
         Encoding,
-        NoEncryption,
         PrivateFormat,
         PublicFormat,
         load_ssh_private_key,
     )
 
-    if not file.exists():
-        fresh = ec.generate_private_key(ec.SECP384R1())
-        data = fresh.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
-        write(file, data, made, private=True)
+    _key_there(file, PrivateFormat.OpenSSH, made)
     try:
         public = load_ssh_private_key(file.read_bytes(), None).public_key()
     except (ValueError, TypeError):
         raise _damaged(file, "private key without a password (OpenSSH)") from None
     return bytes(public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)) + b"\n"
+
+
+def _key_there(file: Path, form: PrivateFormat, made: list[Path]) -> None:
+    """Make a private key of the curve P-384 if there is none."""
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption
+
+    if not file.exists():
+        fresh = ec.generate_private_key(ec.SECP384R1())
+        write(file, fresh.private_bytes(Encoding.PEM, form, NoEncryption()), made, private=True)
 
 
 def cert_at(file: Path) -> x509.Certificate:

@@ -22,6 +22,7 @@ from fedbbpt.arrays import Arrays, decode
 from fedbbpt.black_box import AtomicBox
 from fedbbpt.budget import FEDERATION
 from fedbbpt.build import Federation, build
+from fedbbpt.checkpoint import keep, kept
 from fedbbpt.config import Config, read
 from fedbbpt.egress import EgressLog
 from fedbbpt.errors import FedbbptError, UsageError
@@ -122,16 +123,13 @@ class Site:
 
     def card(self) -> Card:
         """What the node says of itself."""
-        split, box = self.split(), self._box()
+        federation = self.federation(Ledger())
+        split, box = federation.split, federation.box
         batches = (split.train, split.holdout, split.test)
         train, back, test = (
             batch[self.name].size if self.name in batch else 0 for batch in batches
         )
         return Card(self.name, train, back, test, box.name, split.pictures)
-
-    def split(self) -> Split:
-        """The node's own examples, shared out as in one process: the same are held back."""
-        return own_split(self.config, self.name)
 
     def federation(self, ledger: Ledger) -> Federation:
         """The same parts as the server's, with this one client."""
@@ -139,7 +137,7 @@ class Site:
         if self.gateway:
             options = {"url": self.gateway, "key_env": GATEWAY_KEY}
             box = registry.make("boxes", "gateway_http", options, "box")
-        return build(self.config, self.split(), ledger, box)
+        return build(self.config, own_split(self.config, self.name), ledger, box)
 
     # --- a job -----------------------------------------------------------------------------------
 
@@ -149,10 +147,9 @@ class Site:
         key = digest(str(letter["head"]), _bytes(letter, "body")).hex()
         done = self.home / "jobs" / _plain(run) / f"{job.round:06d}-{_plain(job.phase)}.json"
         if done.is_file():
-            kept = read_json(done)
-            if kept["key"] == key:  # the task is run again, or the round
-                reply: Letter = {"head": kept["head"], "body": bytes.fromhex(kept["body"])}
-                return reply
+            before = read_json(done)
+            if before["key"] == key:  # the task is run again, or the round
+                return {"head": before["head"], "body": bytes.fromhex(before["body"])}
         self._check_asked(job, done)
         ledger = Ledger()
         ledger.open(self.home / LEDGER)
@@ -163,8 +160,8 @@ class Site:
             ledger.close()
         reply = answer(run, job.phase, update)
         done.parent.mkdir(parents=True, exist_ok=True)
-        kept = {"key": key, "head": reply["head"], "body": _bytes(reply, "body").hex()}
-        write_json(done, {**kept, "charges": charges})
+        said = {"key": key, "head": reply["head"], "body": _bytes(reply, "body").hex()}
+        write_json(done, {**said, "charges": charges})
         return reply
 
     def _check_asked(self, job: Job, done: Path) -> None:
@@ -191,9 +188,10 @@ class Site:
         for other in sorted(done.parent.glob("*.json")):
             # A server that went back to its last checkpoint repeats what came behind it. Its last
             # phases have rounds of their own, in no order.
-            before, mine = other.name[:6] < f"{job.round:06d}", other == done
-            kept = [c for c in read_json(other)["charges"] if before or c["purse"] != "train"]
-            budget.restore([] if mine else kept)
+            before = other.name[:6] < f"{job.round:06d}"
+            if other != done:
+                charged = read_json(other)["charges"]
+                budget.restore(c for c in charged if before or c["purse"] != "train")
         had = ledger.paid()
         if read_head(letter, "job").get("shared"):
             job = engine.prepare(job)
@@ -212,16 +210,14 @@ class Site:
             return {}
         file = folder / f"parts-{_plain(state)}.safetensors"
         if "parts" in letter:
-            content = _bytes(letter, "parts")
-            if mark(decode(content)) != state:
+            known = decode(_bytes(letter, "parts"))
+            if mark(known) != state:
                 raise Misread("what the parts have learned came damaged")
             file.parent.mkdir(parents=True, exist_ok=True)
-            fresh = file.with_suffix(".new")
-            fresh.write_bytes(content)
-            fresh.replace(file)
+            keep(file, known)
         if not file.is_file():
             raise Misread("the node was not told what the parts have learned; its home is new")
-        return decode(file.read_bytes())
+        return kept(file)
 
     def _finish(self, letter: Letter) -> None:
         """Keep the prompt that all have tuned; the result comes last, for it says that all is
@@ -233,12 +229,7 @@ class Site:
         for name, content in files.items():
             if name != RESULT and Path(name).name == name:
                 (folder / name).write_bytes(content)
-        fresh = self.home / f"{RESULT}.new"
-        fresh.write_bytes(files[RESULT])
-        fresh.replace(self.home / RESULT)
-
-    def _box(self) -> AtomicBox:
-        return self.federation(Ledger()).box
+        write_json(self.home / RESULT, json.loads(files[RESULT]))
 
     # --- what is kept ----------------------------------------------------------------------------
 
