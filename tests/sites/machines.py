@@ -123,7 +123,8 @@ class Federation:
         assert program.ended() == 0, program.said
 
     def start(self, *arguments, log, **more):
-        env = kit.environment(**{MARK: self.mark, **more})
+        # As where nobody activated the environment that we are in.
+        env = kit.environment(**{MARK: self.mark, "PATH": os.defpath, **more})
         program = Program(arguments, self.folder / log, env, self.folder)
         self.programs.append(program)
         return program

@@ -118,8 +118,11 @@ class Tail:
 
 def environment(home: Path) -> dict[str, str]:
     """Ours, without anything that makes Flower reach out."""
+    # Flower starts its other programs by name, also where nobody activated our environment.
+    places = [sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)]
     return {
         **os.environ,
+        "PATH": os.pathsep.join(places),
         "FLWR_HOME": str(home / OWN),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
