@@ -28,8 +28,6 @@ from fedbbpt.record import read_lines
 from fedbbpt.testing.simulated_llm import SimulatedLlm, Skill, table_skill
 
 HERE = Path(__file__).parent
-METRICS = {"common_concept": "f1", "informal_to_formal": "f1", "synonyms": "contains"}
-"""As Honovich et al. 2022 score them; all others by exact match."""
 OWN = "Answer the input."
 
 TOP = """# The instruction-induction tasks end to end
@@ -102,13 +100,12 @@ def file(folder: Path, part: str, task: str) -> Path:
 
 def row(folder: Path, task: str, box: dict[str, Any], queries: int, seed: int) -> str:
     """One task's run as a line of the table."""
-    metric, began = METRICS.get(task, "exact"), time.perf_counter()
+    began = time.perf_counter()
     train = file(folder, "induce", task)
     shots = min(100, len(answers.load(train).inputs))
     tree: dict[str, Any] = {
-        "task": "generate",
-        "metric": metric,
         "data": {
+            "set": f"induction/{task}",
             "train": str(train),
             "test": str(file(folder, "execute", task)),
             "test_limit": 100,
@@ -120,8 +117,10 @@ def row(folder: Path, task: str, box: dict[str, Any], queries: int, seed: int) -
         "budget": {"queries": queries},
         "run": {"seed": seed},
     }
+    config = resolve(tree, folder)
+    metric = config.metric
     with tempfile.TemporaryDirectory() as out:
-        result = fedbbpt.run(resolve(tree, folder), Path(out) / "run").result
+        result = fedbbpt.run(config, Path(out) / "run").result
         events = read_lines(Path(out) / "run" / "events.jsonl")
         listed = json.loads((Path(out) / "run" / "prompt" / "candidates.json").read_text())
     told = [event for event in events if event["event"] == "proposed"]

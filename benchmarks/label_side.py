@@ -1,5 +1,6 @@
-"""Methods at equal query budgets on SST-2 and AG News, prompt on the label side.
+"""Methods at equal query budgets on SST-2, AG News, CR and CLINC-10, prompt on the label side.
 
+    FEDBBPT_DATA=... python benchmarks/prepare.py               # once
     FEDBBPT_DATA=... python benchmarks/label_side.py            # runs what is missing, then tables
     FEDBBPT_DATA=... python benchmarks/label_side.py --table    # only makes the tables anew
 
@@ -23,8 +24,15 @@ import numpy as np
 HERE = Path(__file__).parent
 ROWS = HERE / "results" / "label_side.csv"
 TABLE = HERE / "results" / "label_side.md"
-CONFIGS = {"sst2": "sst2.toml", "agnews": "agnews.toml"}
-METHODS = ("fedes", "fedavg-bbt", "fedbpt", "fedbpt-nvflare", "linear-probe")
+CONFIGS = {
+    "sst2": HERE.parent / "examples" / "sst2.toml",
+    "agnews": HERE.parent / "examples" / "agnews.toml",
+    "cr": HERE / "label_side" / "cr.toml",
+    "clinc10": HERE / "label_side" / "clinc10.toml",
+}
+PUBLISHED = ("fedavg-bbt", "fedbpt", "fedbpt-nvflare", "fed-bbpt-text", "fedone")
+BASELINES = ("linear-probe", "white-box")
+METHODS = ("fedlinear", "fedes", "fedwords", *PUBLISHED, *BASELINES)
 BUDGETS = (1000, 4000, 16000)
 T_975 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 8: 2.365, 10: 2.262}
 
@@ -63,9 +71,9 @@ def measure(name: str, options: argparse.Namespace) -> None:
         for budget in options.budgets:
             for seed in options.seeds:
                 for method in options.methods:
-                    # A probe spends no training query but the examples' own.
+                    # Baselines have no budget.
                     if (name, method, seed, budget) in done or (
-                        method == "linear-probe" and budget != options.budgets[-1]
+                        method in BASELINES and budget != max(BUDGETS)
                     ):
                         continue
                     changes = [
@@ -75,7 +83,7 @@ def measure(name: str, options: argparse.Namespace) -> None:
                         f"run.ledger={folder}/{name}.sqlite",
                         *options.set,
                     ]
-                    config = read_config(HERE.parent / "examples" / CONFIGS[name], changes)
+                    config = read_config(CONFIGS[name], changes)
                     outcome = fedbbpt.run(config, f"{folder}/run", overwrite=True, box=box)
                     append(options.rows, row(name, outcome))
 

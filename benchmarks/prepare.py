@@ -6,6 +6,8 @@ dev-*: development splits, on which defaults are chosen: half of a training pool
 examples, serves as test. No test split of any table below is in them. SST-2 and AG News: their
 training pools; MR: all of it; work: the first ten intents of CLINC150's domain "work".
 
+CR: the usual test split; everything else of the whole set, of which no text is in the test.
+
 Yelp: sentences with the polarity of their review; a pool to draw few shots from and a fixed sample
 as test. CLINC-10: the first ten intents of the domain "banking" in the order of the set's own
 domains file; its training and validation utterances, and its test utterances.
@@ -31,6 +33,7 @@ def main() -> None:
     yelp()
     write("clinc10.train", utterances("banking", "train", "val"))
     write("clinc10.test", utterances("banking", "test"))
+    reviews()
     development("dev-sst2", polarity("stsa.binary.train.gz"))
     development("dev-mr", polarity("rt-polarity.all.gz"))
     with (DATA / "ready" / "agnews.train.csv").open(newline="", encoding="utf-8") as file:
@@ -55,6 +58,21 @@ def yelp() -> None:
     write("yelp.test", test)
 
 
+def reviews() -> None:
+    """CR: the usual test sentences, and all others of the pool as training pool."""
+    with gzip.open(DATA / "fewshot" / "cr" / "test.tsv.gz", "rt", encoding="utf-8") as file:
+        test = [(row["sentence"], row["label"]) for row in csv.DictReader(file, delimiter="\t")]
+    tested = {bare(text) for text, _ in test}
+    pool = [row for row in polarity("custrev.all.gz") if bare(row[0]) not in tested]
+    write("cr.test", [(text, ("negative", "positive")[int(label)]) for text, label in test])
+    write("cr.train", pool)
+
+
+def bare(text: str) -> str:
+    """Letters and digits alone: the two files differ in spaces and quotes."""
+    return "".join(filter(str.isalnum, text.lower()))
+
+
 def utterances(domain: str, *parts: str) -> list[tuple[str, str]]:
     domains = json.loads((DATA / "clinc150" / "domains.json").read_text("utf-8"))
     intents = domains[domain][:10]
@@ -65,7 +83,8 @@ def utterances(domain: str, *parts: str) -> list[tuple[str, str]]:
 
 def polarity(name: str) -> list[tuple[str, str]]:
     with gzip.open(DATA / "pools" / name, "rt", encoding="utf-8", errors="replace") as file:
-        split = [line.strip().split(" ", 1) for line in file]
+        lines = [line.strip() for line in file]
+    split = [line.split(" ", 1) for line in lines if " " in line]
     return [(text, ("negative", "positive")[int(label)]) for label, text in split]
 
 

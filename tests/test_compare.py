@@ -101,6 +101,17 @@ def test_a_cells_config_is_what_its_place_says(tmp_path):
     assert Path(config.run.ledger) == tmp_path / "out" / LEDGER
 
 
+def test_a_row_with_another_kind_of_prompt_leaves_the_others_options(tmp_path):
+    rows = ["fedes", {"name": "fedwords", "set": ["prompt.slots=2", "prompt.kind=tokens"]}]
+    changes = {"prompt.kind": "soft", "prompt.mode": "insert", "prompt.tokens": 3}
+    path = write(tmp_path, {"methods": rows, "seeds": [1]}, changes)
+    soft, words = (cell.config.prompt for cell in cells_of(path))
+    assert soft.options == {"mode": "insert", "tokens": 3, "dim": 4}
+    assert words.kind == "tokens" and words.options["slots"] == 2
+    assert not {"mode", "tokens", "dim"} & words.options.keys()
+    assert (words.template, words.side) == (soft.template, soft.side)
+
+
 @pytest.mark.parametrize(
     ("seeds", "asked", "found"),
     [

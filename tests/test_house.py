@@ -16,6 +16,7 @@ from fedbbpt import registry
 SRC = Path(fedbbpt.__file__).parent
 FILES = sorted(SRC.rglob("*.py"))
 HEAVY = {"torch", "transformers", "pyarrow", "matplotlib", "PIL", "flwr", "fastapi", "httpx2"}
+HEAVY |= {"mlflow", "wandb"}
 
 PLUG_INS = {
     "aggregators",
@@ -25,6 +26,7 @@ PLUG_INS = {
     "prompts",
     "shields",
     "tasks",
+    "trackers",
     "wrappers",
 }
 # From the ground up. A module imports from its own storey and from those below.
@@ -40,6 +42,7 @@ STOREYS = (
         "senses",
         "shielding",
         "storage",
+        "tracking",
         "types",
         "writing",
     },
@@ -52,6 +55,7 @@ STOREYS = (
         "expected",
         "guard",
         "learned",
+        "modelling",
         "objective",
         "parts",
         "phases",
@@ -68,12 +72,14 @@ STOREYS = (
         "doors",
         "encoder",
         "gather",
+        "making",
         "methods",
         "protection",
         "registry",
         "sections",
         "sets",
         "sharing",
+        "stopping",
         "targets",
         "trees",
     },
@@ -82,6 +88,7 @@ STOREYS = (
         "alone",
         "api",
         "claims",
+        "closing",
         "compare",
         "artefact",
         "books",
@@ -91,6 +98,7 @@ STOREYS = (
         "egress_words",
         "exports",
         "finished",
+        "following",
         "grid",
         "latents",
         "ledger",
@@ -98,6 +106,7 @@ STOREYS = (
         "needs",
         "outcome",
         "proposals",
+        "provenance",
         "receipts",
         "record",
         "report",

@@ -101,6 +101,15 @@ def test_the_demo_takes_the_queries_that_its_plan_says(tmp_path):
     assert planned.usd is planned.hours is planned.requests is None
 
 
+def test_the_most_that_a_run_may_take_is_planned_where_it_may_stop_early():
+    never, sure = (
+        plan(read(HELPDESK / "demo.toml", ["budget.queries=2000", *more]), box=ToyEncoder())
+        for more in ((), ("stop.when=sure", "stop.alpha=0.9"))
+    )
+    assert sure.queries == never.queries and sure.rounds == never.rounds
+    assert sure.stopped == never.stopped == "budget"
+
+
 SHADES = ("dark", "dim", "light", "bright")
 
 

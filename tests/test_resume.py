@@ -156,6 +156,7 @@ METHODS = {
     "fedes": {"method.name": "fedes", "budget.queries": 3200, "rounds.max": 1000},
     "fedbpt": {"method.name": "fedbpt", "budget.queries": 2600, "rounds.max": 1000},
     "fedavg-bbt": {"method.name": "fedavg-bbt", "budget.queries": 2600, "rounds.max": 1000},
+    "fedlinear": {"method.name": "fedlinear", "budget.queries": 2600, "rounds.max": 1000},
 }
 
 
@@ -173,7 +174,8 @@ def peaceful(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "method, kills, seed", [("fedes", 6, 0), ("fedbpt", 3, 1), ("fedavg-bbt", 3, 2)]
+    "method, kills, seed",
+    [("fedes", 6, 0), ("fedbpt", 3, 1), ("fedavg-bbt", 3, 2), ("fedlinear", 3, 3)],
 )
 def test_killed_all_over_the_run(peaceful, method, kills, seed):
     config, reference, logged = peaceful(method)

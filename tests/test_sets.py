@@ -45,9 +45,11 @@ PICTURES = {
     "sign_digits": ("a photo of a hand sign for the number {label}.", 0.9, 0.1, 0.01, 1.0),
 }
 VISION = {"name": "fed-bbpt-vision"}
+TASKS = [name for name in sets.names() if name.startswith("induction/")]
+OTHERS = [name for name in sets.names() if name not in TASKS]
 
 
-@pytest.mark.parametrize("name", sorted(set(sets.names()) - set(PICTURES)))
+@pytest.mark.parametrize("name", sorted(set(OTHERS) - set(PICTURES)))
 def test_every_set_has_a_prompt_for_every_place(name):
     words = set()
     for side, kind, mask in (
@@ -67,9 +69,46 @@ def test_every_set_has_a_prompt_for_every_place(name):
 
 
 def test_the_metrics_of_glue():
-    found = {name: resolve(tree(name), HERE).metric for name in sets.names()}
+    found = {name: resolve(tree(name), HERE).metric for name in OTHERS}
     others = {"cola": "matthews", "mrpc": "f1", "qqp": "f1", "stsb": "spearman"}
-    assert found == {name: others.get(name, "accuracy") for name in sets.names()}
+    assert found == {name: others.get(name, "accuracy") for name in OTHERS}
+
+
+def test_the_tasks_of_instruction_induction_differ_in_their_metric(tmp_path):
+    assert len(TASKS) == 24 + 9
+    own = {"prompt": {"side": "text"}, "method": {"name": "fedinstruct"}}
+    found = {name: resolve(tree(name, **own), HERE) for name in TASKS}
+    assert {(config.task, config.prompt.template) for config in found.values()} == {
+        ("generate", "{instruction}\n\nInput: {text}\nOutput:")
+    }
+    metrics = {name.partition("/")[2]: config.metric for name, config in found.items()}
+    assert {name: metric for name, metric in metrics.items() if metric != "exact"} == {
+        "common_concept": "f1",
+        "informal_to_formal": "f1",
+        "orthography_starts_with": "set",
+        "taxonomy_animal": "set",
+        "synonyms": "contains",
+    }
+    for name in ("induction", "induction/", "induction/add", "sst2/a"):
+        with pytest.raises(UnknownPart, match=f"no data set is named '{name}'; "):
+            resolve(tree(name, **own), HERE)
+
+
+@pytest.mark.parametrize(("name", "folder"), [("rte", "rte"), ("induction/sum", "sum")])
+def test_a_path_may_name_the_set(tmp_path, monkeypatch, name, folder):
+    monkeypatch.setenv("PLACE", str(tmp_path / "there"))
+    data = {"set": name, "train": "$PLACE/{set}/{seed}.tsv", "test": "{set}.tsv"}
+    prompt = {"side": "text", "vocabulary": "public", "public": "$PLACE/{set}.txt"}
+    config = resolve({"data": data, "prompt": prompt, "run": {"seed": 3}}, tmp_path)
+    assert config.data.train == str(tmp_path / "there" / folder / "3.tsv")
+    assert config.data.test == str(tmp_path / f"{folder}.tsv")
+    assert config.prompt.public == str(tmp_path / "there" / f"{folder}.txt")
+
+
+def test_an_encoder_is_a_path_or_a_name(tmp_path):
+    for given, found in (("./mae", str(tmp_path / "mae")), ("facebook/vit-mae-base",) * 2):
+        config = resolve(tree("dtd", method=VISION, prompt={"encoder": given}), tmp_path)
+        assert config.prompt.options["encoder"] == found
 
 
 def test_what_the_user_writes_wins_and_the_rest_is_the_sets():

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from fedbbpt.build import _task
 from fedbbpt.config import read, resolve
 from fedbbpt.errors import ConfigError, DataError
+from fedbbpt.making import task as _task
 from fedbbpt.sharing import EVERYONE, TESTER, examples
 from fedbbpt.testing.toys import ToyEncoder
 

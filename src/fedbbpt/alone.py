@@ -37,6 +37,11 @@ def shares(config: Config, split: Split, box: AtomicBox, ledger: Path) -> dict[s
         UsageError: what else is refused of a run.
     """
     refuse_elsewhere(config)
+    if config.stop.when != "never":
+        raise Incompatible(
+            "stop.when is 'sure', which says when one search is enough, and with method.clients = "
+            "'alone' there is one for each client; set stop.when = 'never'"
+        )
     count = len(split.clients)
     configs = {name: _own(config, name, count, ledger) for name in split.clients}
     needs = []

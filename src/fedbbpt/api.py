@@ -14,8 +14,10 @@ from fedbbpt import alone, artefact, registry
 from fedbbpt.artefact import Tuned
 from fedbbpt.black_box import AtomicBox
 from fedbbpt.build import build
+from fedbbpt.closing import declare, leave, name_words
 from fedbbpt.config import Config, read, resolve
 from fedbbpt.errors import ConfigError
+from fedbbpt.following import Following
 from fedbbpt.ledger import Ledger
 from fedbbpt.needs import count_needs, meet
 from fedbbpt.outcome import Outcome
@@ -197,23 +199,25 @@ def _carry_out(
 ) -> Outcome:
     """Build, then run in the directory that ``directory()`` makes once nothing can be refused."""
     alone.refuse_elsewhere(config)
+    followed = Following(config)
     ledger = Ledger()
     federation = meet(build(config, split, ledger, box, post))
     needs = count_needs(federation)
     with ExitStack() as opened:
         opened.callback(ledger.close)
+        opened.enter_context(followed)
         path = ledger_path(out, config)
         # Opened first where that is possible: a broken ledger must not cost an old run.
         shared = bool(config.run.ledger)
         early = path.exists() or shared
         if early:
             ledger.open(path, shared)
-        place = directory()
+        place = followed.begin(directory())
         if not early:
             ledger.open(path)
         ledger.run = place.run
         federation.engine.begin(place.run)
-        work = Run(federation, place, ledger, progress)
+        work = Run(federation, place, ledger, followed.listening(progress))
         opened.callback(work.books.close)
         counts = work.books.counts
         counts.total = counts.setup + counts.search  # by earlier processes of this run
@@ -221,7 +225,7 @@ def _carry_out(
         progress("phase", {"name": "search", "budget": config.budget.queries})
         if federation.baseline is None:
             work.search(needs)
-        return _finish(work, began)
+        return _finish(work, began, followed)
 
 
 def _alone(
@@ -233,6 +237,7 @@ def _alone(
     progress: Progress,
 ) -> Outcome:
     """A run for each client, one after another; finished ones are not begun again."""
+    Following(config)  # refused now, if at all
     model = box or registry.make("boxes", config.box.kind, config.box.options, "box")
     each = alone.shares(config, split, model, ledger_path(out, config))
     path = directory().path
@@ -248,11 +253,11 @@ def _alone(
     }
     content = alone.mean_of(results, config, split)
     write_json(path / RESULT, content)
-    warnings = alone.warnings(path, list(results))
+    warnings = (*alone.warnings(path, list(results)), *leave(path))
     return Outcome(content, None, path, alone.by_client(results), warnings)
 
 
-def _finish(work: Run, began: float) -> Outcome:
+def _finish(work: Run, began: float, followed: Following) -> Outcome:
     federation = work.federation
     verdict = judge(work)
     tuned = None
@@ -266,13 +271,19 @@ def _finish(work: Run, began: float) -> Outcome:
             "pictures": federation.split.pictures,
         }
         artefact.save(work.directory.prompt, prompt, point, facts)
+        name_words(work, prompt)
         tuned = Tuned(federation.box, prompt, federation.split.classes)
     work.books.counts.total += time.perf_counter() - began
     content, requests = result(work, verdict), work.ledger.requests()
     if requests:
         work.books.events.write("requests", **requests)
+    declare(work)
     write_json(work.directory.path / RESULT, content)
     split, visual = federation.split, tuned.prompt.visual if tuned else None
     hindered = draw(work.directory.pictures, visual, federation.box.vision, split)
-    warnings = (*work.notes, *(finding.sentence for finding in verdict.warnings), *hindered)
+    work.books.events.flush()
+    missing = (*hindered, *leave(work.directory.path))
+    followed.end(content, work.directory.path)
+    found = (finding.sentence for finding in verdict.warnings)
+    warnings = (*work.notes, *found, *missing, *followed.warnings)
     return Outcome(content, tuned, work.directory.path, verdict.by_client, warnings, requests)

@@ -55,6 +55,16 @@ def write_arrays(folder: Path, arrays: Arrays) -> None:
     (folder / ARRAYS).write_bytes(encode(arrays))
 
 
+def placed(words: str, template: str, side: str, place: str) -> str:
+    """A template with tuned words where they stand; attributes as in :class:`RenderedPrompt`."""
+    if not words:
+        return template
+    if place == "before":
+        return f"{words} {template}"
+    gap = "{" + side + "}"
+    return template.replace(gap, f"{gap} {words}")
+
+
 def load(folder: Path) -> tuple[RenderedPrompt, dict[str, Any]]:
     """The prompt and its facts; inverse of :func:`save`.
 

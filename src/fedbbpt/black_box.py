@@ -132,8 +132,11 @@ class Wrapper(AtomicBox):
 
     def billed(self, till: Till) -> AtomicBox:
         """The same wrapper around the inner box with its till."""
+        inner = self.inner.billed(till)
+        if inner is self.inner:
+            return self
         other = copy(self)
-        other.inner = self.inner.billed(till)
+        other.inner = inner
         return other
 
     def at_length(self, tokens: int) -> AtomicBox:

@@ -24,7 +24,8 @@ class Counts:
     """What adds up over a run and must survive a kill. Times are seconds, sizes bytes.
 
     ``asides`` are rounds that were no step of the search, ``maps`` label mappings, ``pools`` how
-    often a pool of instructions has grown. ``shown`` are by client the rounds that an epsilon
+    often a pool of instructions has grown, ``looks`` the number of the last look at held-back
+    examples (:mod:`fedbbpt.stopping`). ``shown`` are by client the rounds that an epsilon
     counts.
     """
 
@@ -39,6 +40,7 @@ class Counts:
     maps: int = 0
     asides: int = 0
     pools: int = 0
+    looks: int = 0
     met: list[str] = field(default_factory=list)
     shown: dict[str, int] = field(default_factory=dict)
 

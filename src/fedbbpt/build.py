@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from inspect import signature
 from typing import Any
 
 import numpy as np
 
-from fedbbpt import registry, secure
+from fedbbpt import making, registry, secure
 from fedbbpt.baselines import Baseline
 from fedbbpt.black_box import AtomicBox
 from fedbbpt.budget import FEDERATION, Budget
@@ -18,24 +17,25 @@ from fedbbpt.check import (
     check_baseline,
     check_examples,
     check_inputs,
-    check_mapping,
     check_moves,
-    check_prompt,
     check_writer,
 )
 from fedbbpt.config import Config
 from fedbbpt.doors import Doors, Shelf, writer_of
 from fedbbpt.encoder import encoder
-from fedbbpt.errors import ConfigError, closest
+from fedbbpt.errors import ConfigError
 from fedbbpt.gather import Gathered, gather
-from fedbbpt.parts import Client, Parts, zero
+from fedbbpt.modelling import LEARN
+from fedbbpt.parts import Client, Parts, Phase, zero
 from fedbbpt.phases import PHASES
 from fedbbpt.post import Post
 from fedbbpt.proposing import PROPOSE
 from fedbbpt.protection import check_shields, notes, shields_of
-from fedbbpt.protocols import Engine, Prompt, Task
-from fedbbpt.sections import Part
+from fedbbpt.protocols import Engine, Optimizer, Prompt
 from fedbbpt.sharing import TESTER, Split
+from fedbbpt.shielding import Shield
+from fedbbpt.stopping import check_stop
+from fedbbpt.stopping import phases as looks
 from fedbbpt.types import Batch
 
 
@@ -107,30 +107,43 @@ def build(
     check_inputs((x for batch in split.train.values() for x in batch.inputs), box)
     shields = shields_of(config)
     split = replace(split, notes=(*split.notes, *notes(config, shields)))
-    method, baseline, phases = config.method, _baseline(config, box), dict(PHASES)
-    phases |= secure.PHASES if secure.summing(shields) else {}
-    if baseline is not None:
-        phases |= {phase.name: phase for phase in baseline.phases}
-        if baseline.everyone and TESTER in split.test:
-            split = replace(split, test=dict.fromkeys(split.clients, split.test[TESTER]))
-    trained = {name: split.train[name] for name in split.clients}
-    gathered = gather(config, trained) if baseline is None else Gathered()
+    baseline = _baseline(config, box)
+    if baseline and baseline.everyone and TESTER in split.test:
+        split = replace(split, test=dict.fromkeys(split.clients, split.test[TESTER]))
+    own = {name: split.train[name] for name in split.clients}
+    gathered = Gathered() if baseline else gather(config, own)
+    prompt = making.prompt(config, split, box, baseline, gathered)
+    optimizer = making.optimizer(config, prompt, box)
     parts = Parts(
-        optimizer=_part("optimizers", method.optimizer, "method.optimizer"),
-        prompt=_prompt(config, split, box, baseline, gathered),
-        task=_task(config, split, box),
-        aggregator=_part("aggregators", method.aggregator, "method.aggregator"),
-        directions=_directions(config),
-        wire=method.wire,
-        phases={**phases, **gathered.phases, PROPOSE.name: PROPOSE},
+        optimizer,
+        prompt,
+        making.task(config, split, box),
+        making.part("aggregators", config.method.aggregator, "method.aggregator"),
+        making.directions(config),
+        config.method.wire,
+        {**_phases(config, optimizer, baseline, shields), **gathered.phases},
         batch=config.rounds.batch if baseline is None else 0,
         counts=config.prompt.mapping != "names" and baseline is None,
         shields=shields,
     )
     _check(parts, box, baseline, config.rounds.steps, split.pictures)
-    doors = Doors(config, split, shelf, box, _writer(config, parts.prompt, box))
+    check_stop(config, parts)
+    doors = Doors(config, split, shelf, box, _writer(config, prompt, box))
     engine = _engine(config, parts, split, doors, shelf, post)
     return Federation(config, parts, engine, doors, split, baseline, gathered)
+
+
+def _phases(
+    config: Config,
+    optimizer: Optimizer[Any],
+    baseline: Baseline | None,
+    shields: Sequence[Shield],
+) -> dict[str, Phase]:
+    """All that any part needs, by name."""
+    own = baseline.phases if baseline else (LEARN,) if optimizer.learns else ()
+    summing = secure.PHASES if secure.summing(shields) else {}
+    named = {phase.name: phase for phase in (*PHASES.values(), PROPOSE, *own)}
+    return named | summing | looks(config)
 
 
 def _check(
@@ -192,10 +205,6 @@ def _writer(config: Config, prompt: Prompt, box: AtomicBox) -> AtomicBox:
     return writer
 
 
-def _part(group: str, table: Part, where: str) -> Any:
-    return registry.make(group, table.name, table.options, where)
-
-
 def _baseline(config: Config, box: AtomicBox) -> Baseline | None:
     """The rival, where the method is one."""
     table = config.method.baseline
@@ -205,86 +214,6 @@ def _baseline(config: Config, box: AtomicBox) -> Baseline | None:
         )
     if table is None:
         return None
-    baseline: Baseline = _part("baselines", table, "method.baseline")
+    baseline: Baseline = making.part("baselines", table, "method.baseline")
     check_baseline(table.name, baseline, box)
     return baseline
-
-
-def _prompt(
-    config: Config, split: Split, box: AtomicBox, baseline: Baseline | None, gathered: Gathered
-) -> Prompt:
-    table = config.prompt
-    kind, options = table.kind, table.options
-    if baseline is not None:
-        kind, options = baseline.prompt, {}
-    for name in table.labels:
-        if name not in split.classes:
-            raise ConfigError(f"prompt.labels names '{name}'; {closest(name, split.classes)}")
-    words = [table.labels.get(name, name.replace("_", " ")) for name in split.classes]
-    if len(set(words)) < len(words) or not all(word.strip() for word in words):
-        raise ConfigError(f"prompt.labels must give every class a word of its own, not {words}")
-    made = registry.find("prompts", kind)
-    check_prompt(kind, made, box, table.side)
-    takes, sends = signature(made).parameters, made.sends_to(box)
-    given: dict[str, Any] = {}
-    if "per_class" in takes:
-        # Two classes differ by one direction, which a common prompt moves as well as two. A
-        # prompt of plain text has one template.
-        several = table.side == "label" and len(words) > 2 and "text" not in sends
-        given["per_class"] = several if table.per_class == "auto" else table.per_class
-    elif table.per_class is True and baseline is None:
-        raise ConfigError(f"{kind} prompts cannot be made per class")
-    if table.vocabulary != "auto" and "offered" not in takes and baseline is None:
-        raise ConfigError(f"{kind} prompts have no candidates; leave prompt.vocabulary away")
-    prompt: Prompt = registry.make(
-        "prompts",
-        kind,
-        options,
-        "prompt",
-        vocabulary=box.vocabulary,
-        template=table.template,
-        labels=words,
-        side=table.side,
-        seed=config.run.seed,
-        sends=sends,
-        offered=gathered.words,
-        vision=box.vision,
-        mapping=None,
-        **given,
-    )
-    counted = table.mapping != "names" and (baseline is None or "classes" in baseline.needs)
-    if counted and baseline is None:
-        check_mapping(kind, prompt, box)
-    if not counted:
-        box.prepare(zero(prompt))
-    return prompt
-
-
-def _task(config: Config, split: Split, box: AtomicBox) -> Task:
-    method, positive = config.method, config.data.positive or "".join(split.classes[-1:])
-    if positive and positive not in split.classes:
-        raise ConfigError(f"data.positive is '{positive}'; {closest(positive, split.classes)}")
-    task: Task = registry.make(
-        "tasks",
-        config.task,
-        {},
-        "task",
-        loss_kind=method.loss,
-        margin=method.margin,
-        guard=method.guard,
-        guard_rate=method.guard_rate,
-        vocabulary=box.vocabulary,
-        measure=config.metric,
-        classes=len(split.classes),
-        positive=split.classes.index(positive) if positive else 0,
-    )
-    return task
-
-
-def _directions(config: Config) -> str:
-    """Shared where a candidate does not depend on the examples, and steps allow it."""
-    wanted = config.method.directions
-    if wanted != "auto":
-        return wanted
-    shared = config.prompt.side == "label" and config.rounds.steps == 1
-    return "shared" if shared else "distinct"

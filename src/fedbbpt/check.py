@@ -175,6 +175,8 @@ def check(parts: Parts, box: AtomicBox, steps: int) -> None:
         raise Incompatible(
             f"{_name(aggregator)} cannot merge the states of {_name(optimizer)}: {reason}"
         )
+    if optimizer.learns:
+        _check_learner(parts)
     if aggregator.shared and parts.directions != "shared":
         raise Incompatible(
             f"{_name(aggregator)} compares what clients say of the same candidates; "
@@ -184,6 +186,25 @@ def check(parts: Parts, box: AtomicBox, steps: int) -> None:
         raise Incompatible(
             f"rounds.steps is {steps}, but shared directions allow one step per round: "
             "after it the clients' candidates differ; set method.directions = 'distinct'"
+        )
+
+
+def _check_learner(parts: Parts) -> None:
+    """An optimiser that learns from scores needs all of them, on the same examples."""
+    name, loss = _name(parts.optimizer), getattr(parts.task, "loss_kind", "")
+    if parts.task.words or parts.task.extends or loss != "cross_entropy":
+        raise Incompatible(
+            f"{name} minimises the cross-entropy of scores; leave method.loss and method.guard "
+            "away, or take method.name = 'fedes'"
+        )
+    if parts.wire == "replay":
+        raise Incompatible(
+            f"{name} learns from scores that stay at the clients, so the server cannot repeat its "
+            "search; set method.wire = 'state'"
+        )
+    if parts.batch:
+        raise Incompatible(
+            f"{name} follows each example from round to round; leave rounds.batch away"
         )
 
 

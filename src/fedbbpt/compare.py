@@ -16,17 +16,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from fedbbpt import alone, api, registry
+from fedbbpt import api, registry
 from fedbbpt.black_box import AtomicBox
 from fedbbpt.errors import BudgetTooSmall, ConfigError, RunDirError, UsageError
 from fedbbpt.grid import Cell
-from fedbbpt.record import read_lines
-from fedbbpt.report.summary import mean_curve
-from fedbbpt.rundir import EVENTS
+from fedbbpt.report.rows import RUNS, measured
+from fedbbpt.report.story import read_story
 from fedbbpt.sections import Box
 
 LEDGER = "ledger.sqlite"
-RUNS = "runs"
 Row = dict[str, Any]
 Told = Callable[[Cell, Row], None]
 
@@ -114,12 +112,12 @@ def one(cell: Cell, out: Path) -> Row:
         return row
     path, table = out / cell.folder, cell.config.box
     try:
-        result = api.complete(cell.config, path, load=lambda: _box(table))
+        api.complete(cell.config, path, load=lambda: _box(table))
     except BudgetTooSmall as error:
         return {**row, "note": f"needs {error.needs}"}
     except UsageError as error:
         return {**row, "note": str(error)}
-    row |= {**_measured(result), **_seen(path)}
+    row |= measured(read_story(path))
     return row if row["score"] is not None else {**row, "note": "its score is not a number"}
 
 
@@ -128,34 +126,3 @@ def _box(table: Box) -> AtomicBox:
     """The model, loaded once for runs that share it."""
     box: AtomicBox = registry.make("boxes", table.kind, table.options, "box")
     return box
-
-
-def _measured(result: Row) -> Row:
-    metric, queries, size = result["metric"], result["queries"], result["bytes"]
-    return {
-        "metric": metric,
-        "start": result["baseline"][metric],
-        "score": result["tuned"][metric],
-        "gain_low": result["gain_interval"][0],
-        "gain_high": result["gain_interval"][1],
-        **{f"{key}_queries": queries[key] for key in ("train", "select", "evaluation", "paid")},
-        "rounds": result["rounds"],
-        "bytes_up": round(size["up_per_client_round"], 1),
-        "bytes_down": round(size["down_per_client_round"], 1),
-        "seconds": result["seconds"]["total"],
-        "box": result["box"],
-    }
-
-
-def _seen(path: Path) -> Row:
-    """Score along the way and kinds of warnings, from the events."""
-    each = alone.folders(path)
-    events = [read_lines(folder / EVENTS) for folder in each or [path]]
-    curves = [
-        [(e["queries"] * len(events), e["test_score"]) for e in own if e["event"] == "snapshot"]
-        for own in events
-    ]
-    # Clients that work each for itself, with equal shares of the budget, are averaged.
-    curve = [point[:2] for point in mean_curve(curves)] if each else curves[0]
-    warned = sorted({e["kind"] for own in events for e in own if e["event"] == "diagnosis"})
-    return {"curve": curve, "warnings": " ".join(warned)}

@@ -26,6 +26,8 @@ from fedbbpt.sections import (
     RunTable,
     Section,
     ShieldsTable,
+    StopTable,
+    TrackersTable,
 )
 from fedbbpt.trees import Tree, locate, merge, parse, without_none
 
@@ -45,7 +47,9 @@ class Config(Section):
     admission: AdmissionTable = AdmissionTable()
     shields: ShieldsTable = ShieldsTable()
     budget: BudgetTable = BudgetTable()
+    stop: StopTable = StopTable()
     run: RunTable = RunTable()
+    trackers: TrackersTable = TrackersTable()
     engine: EngineTable = EngineTable()
 
     def tree(self) -> Tree:

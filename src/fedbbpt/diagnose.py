@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import stdtrit
 
 from fedbbpt.agreement import LEAST_ROUNDS, fall, levelled, signal
 from fedbbpt.arrays import Array
@@ -234,6 +233,8 @@ def harmful_merge(reports: Sequence[Held], chosen: int) -> Finding | None:
     with a chance of ``CHANCE``: clients hold back a handful of examples each, and of ten that
     nothing was done to, one is nearly always worse by a standard error.
     """
+    from scipy.special import stdtrit  # a quarter of a second to load
+
     harmed = []
     judged = [report for report in reports if report.examples > 1]
     for report in judged:

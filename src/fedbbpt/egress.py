@@ -160,10 +160,10 @@ def _times(federation: Federation, config: Config, phase: Phase) -> str:
     kept, writing = config.method.snapshots, federation.parts.prompt.writing
     again = writing.again if writing is not None else 0
     name = phase.name
-    if name == "setup":
+    if name in ("setup", "propose"):
         return "before the search" + f", and up to {again} times during it" * bool(again)
-    if name == "propose":
-        return f"before the search, and up to {again} times during it"
+    if name == "look":
+        return f"during the search, up to {config.stop.looks} times"
     if name == "search":
         return f"in each round in which it is asked, up to {config.rounds.max:,} times"
     if name in ("advertise", "share", "answer"):

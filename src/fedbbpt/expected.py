@@ -55,7 +55,7 @@ def search_fields(parts: Parts, job: Job) -> dict[str, Expected]:
         one, two = (_searched(parts, job, steps) for steps in (1, min(2, job.steps)))
         positive = parts.optimizer.positive
         fields = {name: _grown(one[name], two[name], name in positive) for name in one}
-    if parts.aggregator.loss:
+    if parts.aggregator.loss or (parts.optimizer.learns and not parts.shields):
         fields["loss"] = Expected((), number, holes=True)
     return fields
 

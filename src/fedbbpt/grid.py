@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from fedbbpt.config import Config, resolve, sentence
 from fedbbpt.errors import ConfigError, UsageError, closest
-from fedbbpt.sections import BudgetTable, Section
+from fedbbpt.sections import BudgetTable, PromptTable, Section
 from fedbbpt.trees import Tree, override, parse
 
 Positive = Annotated[int, Field(ge=1)]
@@ -24,6 +24,7 @@ Seed = Annotated[int, Field(ge=0)]
 class Entry(Section):
     """One method of the table: a preset, what it is called there, and what was changed in it.
 
+    ``set`` that names another ``prompt.kind`` leaves the options of the config's own kind behind.
     ``budgets``: those of the comparison's at which it runs, if not all.
     """
 
@@ -182,6 +183,10 @@ def _cells(
 def _config(path: Path, tree: Tree, method: str, changes: Sequence[str], ledger: Path) -> Config:
     changed = copy.deepcopy(tree)
     changed["method"]["name"] = method
+    if any(item.partition("=")[0].strip() == "prompt.kind" for item in changes):
+        shared = PromptTable.model_fields.keys() - {"kind"}
+        own = changed.get("prompt", {})
+        changed["prompt"] = {key: own[key] for key in own if key in shared}
     for item in changes:
         override(changed, item)
     changed["run"]["ledger"] = str(ledger.absolute())

@@ -34,7 +34,8 @@ CREATE TABLE IF NOT EXISTS rows(
     key BLOB, run TEXT, account TEXT, round INTEGER, value BLOB);
 CREATE UNIQUE INDEX IF NOT EXISTS rows_by_key ON rows(key, run, account);
 """
-_REMEMBERED = 200_000
+_REMEMBERED, _ROW = 128 << 20, 400
+"""Bytes of rows to keep at hand before all are forgotten, and what one takes beside its numbers."""
 WAIT = 30.0
 """Seconds to wait for another process that holds the file's lock."""
 POLL = 0.02
@@ -63,6 +64,8 @@ class Ledger:
         self.shared = False
         self._lock = threading.Lock()
         self._memory: dict[bytes, list[Row]] = {}
+        self._size = 0  # of what is remembered
+        self._whole, self._version = False, -1  # all that the file holds is, up to that version
         self._asking: set[bytes] = set()
         self._db: sqlite3.Connection
 
@@ -102,6 +105,9 @@ class Ledger:
             )
         self._db.executescript(_TABLES + claims.TABLE + vault.TABLES)
         receipts.set_up(self._db)
+        # Else every search would ask the file for rows that nobody can have paid for.
+        self._whole = self._db.execute("SELECT 1 FROM rows LIMIT 1").fetchone() is None
+        self._version = self._edition()
         if version != SCHEMA:
             self._db.execute(f"PRAGMA user_version={SCHEMA}")
 
@@ -114,11 +120,8 @@ class Ledger:
     ) -> dict[bytes, Array]:
         """Visible rows by key; of several the account's own, else the earliest."""
         with self._lock:
-            if len(self._memory) >= _REMEMBERED:
-                self._memory.clear()
-            memory = self._memory
-            self._read([key for key in keys if key not in memory])
-            found: dict[bytes, Array] = {}
+            self._fill(keys)
+            memory, run, found = self._memory, self.run, dict[bytes, Array]()
             for key in keys:
                 rows = memory.get(key)
                 if rows is None:
@@ -126,27 +129,28 @@ class Ledger:
                 if len(rows) > 1:
                     rows = sorted(
                         rows,
-                        key=lambda r: (r.account != account, r.run != self.run, r.round, r.account),
+                        key=lambda r: (r.account != account, r.run != run, r.round, r.account),
                     )
-                for row in rows:
-                    if steady or self._visible(row, account, round):
-                        found[key] = row.value
+                for its, whose, number, value in rows:
+                    if steady or its != run or number < round or whose in (account, FEDERATION):
+                        found[key] = value
                         break
             return found
 
     def record(self, rows: Mapping[bytes, Array], account: str, round: int) -> None:
         """Write rows durably."""
-        with self._lock, self._db:
-            self._insert(rows, account, round)
         with self._lock:
-            for key, value in rows.items():
-                self._remember(key, Row(self.run, account, round, value))
+            with self._db:
+                self._insert(rows, account, round)
+            self._remember(rows, account, round)
 
     def book(self, account: str, round: int, receipt: Receipt, rows: Mapping[bytes, Array]) -> None:
         """Write a request and the rows that it brought durably, both or neither."""
-        with self._lock, self._db:
-            receipts.write(self._db, self.run, account, round, receipt, len(rows))
-            self._insert(rows, account, round)
+        with self._lock:
+            with self._db:
+                receipts.write(self._db, self.run, account, round, receipt, len(rows))
+                self._insert(rows, account, round)
+            self._remember(rows, account, round)
 
     def bills(self, writes: bool = False) -> dict[str, Bill]:
         """What each account of this run was billed so far; for writing alone, if ``writes``."""
@@ -233,18 +237,32 @@ class Ledger:
             [(k, self.run, account, round, _pack(v)) for k, v in rows.items()],
         )
 
-    def _visible(self, row: Row, account: str, round: int) -> bool:
-        return row.run != self.run or row.round < round or row.account in (account, FEDERATION)
+    def _fill(self, keys: Sequence[bytes]) -> None:
+        """Read what is not remembered of the rows of these keys."""
+        if self._size >= _REMEMBERED:
+            self._memory.clear()
+            self._size, self._whole = 0, False
+        missing = [key for key in keys if key not in self._memory]
+        if missing and self._whole:
+            self._whole = self._version == self._edition()
+        if missing and not self._whole:
+            columns = "key, run, account, round, value FROM rows"
+            for key, run, account, round, value in select(self._db, columns, missing):
+                self._keep(key, Row(run, account, round, _unpack(value)))
 
-    def _read(self, keys: Sequence[bytes]) -> None:
-        columns = "key, run, account, round, value FROM rows"
-        for key, run, account, round, value in select(self._db, columns, keys):
-            self._remember(key, Row(run, account, round, _unpack(value)))
+    def _edition(self) -> int:
+        """Changes when another connection has written."""
+        return int(self._db.execute("PRAGMA data_version").fetchone()[0])
 
-    def _remember(self, key: bytes, row: Row) -> None:
+    def _remember(self, rows: Mapping[bytes, Array], account: str, round: int) -> None:
+        for key, value in rows.items():
+            self._keep(key, Row(self.run, account, round, value))
+
+    def _keep(self, key: bytes, row: Row) -> None:
         rows = self._memory.setdefault(key, [])
         if all((r.run, r.account) != (row.run, row.account) for r in rows):
             rows.append(row)
+            self._size += _ROW + row.value.nbytes
 
 
 class View:

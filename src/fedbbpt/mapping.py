@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 
 from fedbbpt.arrays import Array
+from fedbbpt.books import Books
 from fedbbpt.build import Federation
 from fedbbpt.checkpoint import keep, kept
 from fedbbpt.counting import FINAL, Ask, agree
 from fedbbpt.errors import ConfigError
+from fedbbpt.needs import Needs
 from fedbbpt.parts import Parts, zero
 
 
@@ -32,6 +34,7 @@ class Mappings:
         made: how many there are already.
 
     Attributes:
+        learns: mappings are improved by gradient steps, where there is time for it.
         named: the labels name classes of the model, so that the start needs no counts.
         notes: why not, a sentence, if they do not.
 
@@ -41,6 +44,7 @@ class Mappings:
 
     def __init__(self, federation: Federation, folder: Path, made: int) -> None:
         self._federation, self._folder = federation, folder
+        self.learns = federation.config.prompt.mapping == "learned"
         self._all: list[Array] = []
         self._learned: list[bool] = []
         self._own: dict[str, Array] = {}
@@ -76,6 +80,39 @@ class Mappings:
         own = {f"client.{k}": v for k, v in found.own.items()}
         arrays = {"mapping": found.mapping, "learned": np.array(learned), **own}
         keep(self._file(self.made), arrays)
+
+    def start(self, ask: Ask, books: Books) -> None:
+        """The first mappings, of the starting point: each a snapshot unless it is the start."""
+        point = books.snapshots.points[0]
+        for learned in [False, True] if self.learns and not self.named else [self.learns]:
+            self._entered(ask, books, point, learned)
+            if self.named or self.made > 1:
+                books.snapshot(point, self.made)
+            else:
+                books.snapshots.maps[0] = 1
+
+    def again(self, ask: Ask, books: Books, point: Array, needs: Needs) -> bool:
+        """The mapping of a snapshot of this round; False where it would take what the last needs.
+
+        Args:
+            ask: sends a phase with arrays to clients.
+            books: of the run, which may be over.
+            point: of the snapshot.
+            needs: what a count costs.
+        """
+        last = bool(books.counts.stopped)
+        learned = last and self.learns  # which takes time
+        kept = books.snapshots.rounds[-1] == books.server.round
+        if not kept and not needs.payable(books.budget, 1 if last else 2):
+            return False
+        # The rows of one that is kept are known, and cost nothing.
+        if not kept or (learned and not self.learned):
+            self._entered(ask, books, point, learned)
+        return True
+
+    def _entered(self, ask: Ask, books: Books, point: Array, learned: bool) -> None:
+        self.count(ask, point, learned)
+        books.counts.maps = self.made
 
     def refit(self, ask: Ask, points: Sequence[Array], used: Sequence[int]) -> None:
         """Agree once more on each snapshot's mapping, now on all examples.

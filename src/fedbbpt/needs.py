@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -61,6 +61,25 @@ class Needs:
     def weights(self, clients: Sequence[str]) -> dict[str, float]:
         """The most that each of them may weigh."""
         return {name: self.sizes[name] for name in clients}
+
+    def quotas(
+        self, budget: Budget, chosen: Sequence[str], met: Container[str]
+    ) -> dict[str, int] | None:
+        """Each client's share of what is left, by need; ``None`` if one step is too dear.
+
+        Args:
+            budget: of all accounts.
+            chosen: clients of the round; ``met``: those that have paid their first step.
+        """
+        step, once = self.step, self.once
+        need = {name: step[name] + (0 if name in met else once[name]) for name in chosen}
+        # Counts for the last snapshot must stay payable.
+        pool, total = budget.left - self.common - self.count, sum(need.values())
+        if pool < total or budget.left < 1:
+            return None
+        quotas = {name: pool * cost // total if total else 0 for name, cost in need.items()}
+        kept = {name: budget.left_of(name) - self.counts.get(name, 0) for name in chosen}
+        return {name: int(max(0, min(quota, kept[name]))) for name, quota in quotas.items()}
 
     def payable(self, budget: Budget, counts: int) -> bool:
         """Whether all clients can still count so often."""

@@ -106,6 +106,7 @@ class Parts:
             round, or each candidate's own turn (``optimizer.turns``).
         looks: what renders each snapshot, where that is not ``prompt``.
         counts: clients count the model's own answers, see :mod:`fedbbpt.mapping`.
+        studied: what clients in this process remember of replies; see :mod:`fedbbpt.modelling`.
         shields: what updates pass through before they leave, in order; see :mod:`fedbbpt.guard`.
     """
 
@@ -120,6 +121,9 @@ class Parts:
     looks: tuple[Prompt, ...] = ()
     counts: bool = False
     shields: tuple[Shield, ...] = ()
+    studied: dict[str, tuple[tuple[bytes, ...], Any]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
     _last: dict[str, tuple[Job, Array]] = field(default_factory=dict, repr=False, compare=False)
 
     def candidates(self, job: Job, client: str, step: int, state: Any) -> Array:

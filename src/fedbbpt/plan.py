@@ -129,7 +129,9 @@ def plan(
     table = config.run.model_copy(update={"ledger": ""})
     with tempfile.TemporaryDirectory(prefix="fedbbpt-plan-") as folder:
         out = Path(folder) / "run"
-        fresh = config.at_home().model_copy(update={"run": table})
+        # Made-up answers must not end the search early: the most that it may take is planned.
+        stop = config.stop.model_copy(update={"alpha": 5e-324})
+        fresh = config.at_home().model_copy(update={"run": table, "stop": stop})
         try:
             result = api.run(fresh, out, box=rehearsed, split=split).result
         except BudgetSpent as spent:

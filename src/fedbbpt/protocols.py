@@ -69,6 +69,7 @@ class Optimizer(ABC, Generic[S]):
             shield may scale what a client moved and add noise to it.
         relative: of a step's losses only their differences count, so that a client may send them
             less their mean.
+        learns: it makes more of the scores of single examples than of losses; see ``learn``.
     """
 
     spaces: ClassVar[frozenset[str]]
@@ -78,6 +79,13 @@ class Optimizer(ABC, Generic[S]):
     positive: ClassVar[tuple[str, ...]] = ()
     free: ClassVar[tuple[str, ...]] = ()
     relative: ClassVar[bool] = False
+    learns: ClassVar[bool] = False
+
+    def sized(self, space: Space, queries: int) -> Optimizer[S]:
+        """The same for rounds of about so many queries on behalf of all clients, in atoms of one
+        row each, where its options leave that open.
+        """
+        return self
 
     @abstractmethod
     def init(self, space: Space) -> S:
@@ -103,6 +111,29 @@ class Optimizer(ABC, Generic[S]):
         is not the round's; asked between ``ask`` and ``tell``.
         """
         return None
+
+    def earlier(self, state: S) -> list[tuple[bytes, S]]:
+        """The states in which candidates were asked, by names that never come twice; the present
+        one last. In each ``ask`` asks the same again, whatever the generator.
+        """
+        raise NotImplementedError
+
+    def study(self, state: S, points: Array, scores: Array) -> Any:
+        """What (K, B, C) scores of those candidates tell of a client's examples: a NamedTuple of
+        arrays that add up over rounds.
+        """
+        raise NotImplementedError
+
+    def learn(self, state: S, known: Any, scores: Array, targets: Array) -> S:
+        """In the place of ``tell``, at a client: the state after all that it knows.
+
+        Args:
+            state: the present one.
+            known: sum of what it studied.
+            scores: (B, C) at the present point, NaN where there is no answer.
+            targets: (B, C) probabilities of the right answers.
+        """
+        raise NotImplementedError
 
     def expected(self, state: S) -> Array | None:
         """(N, 3) of the points of a pool: expected loss, its standard error, and the number of
@@ -199,6 +230,14 @@ class Task(ABC):
     @abstractmethod
     def answers(self, reply: Reply) -> Array:
         """(K, B) answers as the metric compares them with targets."""
+
+    def score(self, reply: Reply, batch: Batch) -> Array:
+        """(K, B) how right each answer is, from 0 to 1; where a task does not say, exp(-loss)."""
+        return np.asarray(np.exp(-np.maximum(0.0, self.plain_loss(reply, batch))))
+
+    def sure(self, reply: Reply, batch: Batch) -> Array:
+        """(K, B) from 0 to 1 how near each answer is to a right one, where more can be told."""
+        return self.score(reply, batch)
 
 
 class Engine(ABC):

@@ -21,6 +21,7 @@ from fedbbpt.black_box import AtomicBox, Wrapper
 from fedbbpt.errors import ConfigError, UnknownPart, closest
 from fedbbpt.protocols import Aggregator, Engine, Optimizer, Prompt, Task
 from fedbbpt.shielding import Shield
+from fedbbpt.tracking import Tracker
 
 GROUPS: dict[str, type] = {
     "aggregators": Aggregator,
@@ -31,6 +32,7 @@ GROUPS: dict[str, type] = {
     "prompts": Prompt,
     "shields": Shield,
     "tasks": Task,
+    "trackers": Tracker,
     "wrappers": Wrapper,
 }
 

@@ -19,6 +19,7 @@ from fedbbpt.maths.merge import stacked, weighted_mean
 from fedbbpt.record import write_json
 from fedbbpt.rundir import CANDIDATES
 from fedbbpt.runner import Run
+from fedbbpt.stopping import IMPROVED
 from fedbbpt.types import Update
 
 Tree = dict[str, Any]
@@ -53,7 +54,8 @@ def judge(run: Run) -> Verdict:
     heard = run.ask_all("select", federation.holders("holdout"))
     held, examples = (_borne if run.parts.aggregator.bears else _held)(heard)
     chosen = len(run.books.snapshots.points) - 1
-    if held is not None:
+    # What was found to be better is handed out, and nothing else.
+    if held is not None and run.books.counts.stopped != IMPROVED:
         chosen = choose(held["losses"], held["squares"], examples)
     kept = run.books.snapshots
     if kept.maps[chosen] == kept.maps[0] and (kept.points[chosen] == kept.points[0]).all():

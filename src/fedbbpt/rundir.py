@@ -14,6 +14,7 @@ from typing import Any
 
 from fedbbpt.config import Config
 from fedbbpt.errors import DataError, RunDirError
+from fedbbpt.provenance import provenance
 from fedbbpt.record import write_json
 from fedbbpt.sharing import sources
 
@@ -106,6 +107,7 @@ def create(path: Path, config: Config) -> RunDir:
         "version": version("fedbbpt"),
         "config": config.toml(),
         "data": fingerprints(config),
+        **provenance(),
     }
     write_json(directory.state / MARK, facts)
     (path / CONFIG).write_text(config.toml(), encoding="utf-8")
@@ -173,16 +175,19 @@ def _sha256(path: Path) -> str:
 
 
 def _fixed(tree: Any) -> Any:
-    """A config without what may change while a run is going on: caps, and how requests are sent."""
+    """A config without what may change while a run is going on: caps, how requests are sent, and
+    who is told of it.
+    """
     sending = {"deadline", "timeout", "max_concurrency", "key_env", "prices"}
     sending |= {"requests_per_minute", "tokens_per_minute"}
     caps = {"tokens", "usd", "client_tokens", "client_usd"}
-    free = {"budget": caps, "box": sending, "writer": sending}
+    free = {"budget": caps, "box": sending, "writer": sending, "run": {"trackers"}}
     return {
         name: {k: v for k, v in table.items() if k not in free.get(name, ())}
         if isinstance(table, dict)
         else table
         for name, table in tree.items()
+        if name != "trackers"
     }
 
 

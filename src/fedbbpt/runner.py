@@ -11,7 +11,7 @@ import numpy as np
 
 from fedbbpt.admission import Limits, admitted, sane
 from fedbbpt.agreement import agreement
-from fedbbpt.arrays import Array, Arrays
+from fedbbpt.arrays import Arrays
 from fedbbpt.books import Books, Watch
 from fedbbpt.budget import PURSES
 from fedbbpt.build import Federation
@@ -25,6 +25,7 @@ from fedbbpt.random import stream
 from fedbbpt.round import Played, Server, play
 from fedbbpt.rundir import RunDir
 from fedbbpt.sharing import TESTER
+from fedbbpt.stopping import LATER, Rule
 from fedbbpt.types import Job, Update
 
 Progress = Callable[[str, dict[str, Any]], None]
@@ -76,17 +77,19 @@ class Run:
         return (*self.federation.split.notes, *(kept.notes if kept else ()))
 
     def search(self, needs: Needs) -> None:
-        """Rounds until the budget cannot pay one more, or ``rounds.max``."""
+        """Rounds until the budget cannot pay one more, ``rounds.max``, or :mod:`.stopping`."""
         books, counts, limits = self.books, self.books.counts, self.config.rounds
         if self.pool is not None:  # it may have grown before this process began
             needs = recount(self.federation)
         while not counts.stopped:
             watch, needs = self._watch(), self._meet(needs)
             if self.maps is not None and not self.maps.made:
-                self._map_start()
+                self.maps.start(self._exchange, books)
+                counts.met = sorted(self.federation.clients)
+                self._adopt()
             needs, done = self._propose(needs)
             chosen = self._choose(needs)
-            quotas = self._quotas(needs, chosen)
+            quotas = needs.quotas(self.federation.budget, chosen, counts.met)
             if quotas is None or done or self._played >= limits.max:
                 counts.stopped = "budget" if quotas is None else "rounds"
                 self._snapshot(needs)
@@ -101,6 +104,7 @@ class Run:
                 counts.met = sorted({*counts.met, *(u.client for u in played.sent)})
                 if counts.stopped or self._due():
                     self._snapshot(needs)
+                    self._look()
             books.save()
             watch.add()
 
@@ -125,65 +129,44 @@ class Run:
         picked = stream(self.seed, "clients", number).permutation(len(names))[:active]
         return [names[i] for i in sorted(picked)]
 
-    def _quotas(self, needs: Needs, chosen: list[str]) -> dict[str, int] | None:
-        """Each client's share of what is left, by need; ``None`` if one step is too dear."""
-        met, step, once = self.books.counts.met, needs.step, needs.once
-        need = {name: step[name] + (0 if name in met else once[name]) for name in chosen}
-        # Counts for the last snapshot must stay payable.
-        budget, total = self.federation.budget, sum(need.values())
-        pool = budget.left - needs.common - needs.count
-        if pool < total or budget.left < 1:
-            return None
-        quotas = {name: pool * cost // total if total else 0 for name, cost in need.items()}
-        kept = {name: budget.left_of(name) - needs.counts.get(name, 0) for name in chosen}
-        return {name: int(max(0, min(quota, kept[name]))) for name, quota in quotas.items()}
+    @property
+    def _done(self) -> float:
+        """The share of the budget, or of the rounds, that is spent."""
+        budget = self.federation.budget
+        return max(budget.spent("train") / budget.limit, self._played / self.config.rounds.max)
 
     def _due(self) -> bool:
         """Whether it is time for a snapshot; the last is kept when the search ends."""
-        budget, limits = self.federation.budget, self.config.rounds
-        done = max(budget.spent("train") / budget.limit, self._played / limits.max)
         kept = len(self.books.snapshots.points)
         if self.maps is not None:  # the start again, under another mapping
-            kept -= self.maps.named or self.config.prompt.mapping == "learned"
-        return self._played < limits.max and int(done * self.config.method.snapshots) >= kept
+            kept -= self.maps.named or self.maps.learns
+        early = self._played < self.config.rounds.max
+        return early and int(self._done * self.config.method.snapshots) >= kept
+
+    def _look(self) -> None:
+        """End the search if the newest snapshot is sure to be good, or bad, enough."""
+        counts, kept, rule = self.books.counts, self.books.snapshots, Rule.of(self.config)
+        number = rule.turn(self._done, counts.looks) if rule and not counts.stopped else 0
+        if rule is None or not number:
+            return
+        points = {"points": np.array([kept.points[0], kept.points[-1]])}
+        holders = self.federation.holders("holdout")
+        found = rule.judge(number, self._told("look", LATER + kept.rounds[-1], holders, points))
+        facts = {"round": kept.rounds[-1], "queries": kept.queries[-1], **found._asdict()}
+        self.books.events.write("look", **facts)
+        self.books.settle(self.federation.engine.notices())
+        counts.looks, counts.stopped = number, found.stopped
 
     def _snapshot(self, needs: Needs) -> None:
         """Keep the point that the server would hand out now."""
         server = self.books.server
         best = self.parts.aggregator.best(self.parts.optimizer, server.state, server.memory)
-        if self.maps is not None:
-            last = bool(self.books.counts.stopped)
-            # Only the last is learned, which takes time.
-            learned = last and self.config.prompt.mapping == "learned"
-            kept = self.books.snapshots.rounds[-1] == server.round
-            if not kept and not needs.payable(self.federation.budget, 1 if last else 2):
-                return  # it would take what the last one needs
-            # The rows of one that is kept are known, and cost nothing.
-            if not kept or (learned and not self.maps.learned):
-                self._count(best, learned)
+        if self.maps is not None and not self.maps.again(self._exchange, self.books, best, needs):
+            return
         self.books.snapshot(best, self.books.counts.maps)
         self._adopt()
 
-    # --- label mappings (fedbbpt.mapping) --------------------------------------------------------
-
-    def _map_start(self) -> None:
-        """The first mappings, of the starting point: each a snapshot unless it is the start."""
-        assert self.maps is not None
-        books = self.books
-        start, learns = books.snapshots.points[0], self.config.prompt.mapping == "learned"
-        for learned in [False, True] if learns and not self.maps.named else [learns]:
-            self._count(start, learned)
-            if self.maps.named or self.maps.made > 1:
-                books.snapshot(start, books.counts.maps)
-            else:
-                books.snapshots.maps[0] = 1
-        books.counts.met = sorted(self.federation.clients)
-        self._adopt()
-
-    def _count(self, point: Array, learned: bool) -> None:
-        assert self.maps is not None
-        self.maps.count(self._exchange, point, learned)
-        self.books.counts.maps = self.maps.made
+    # --- what is learned besides (fedbbpt.mapping, fedbbpt.proposals) ----------------------------
 
     def refit(self) -> None:
         """After the choice: examples that were held back for it teach the mappings as well."""
@@ -253,17 +236,22 @@ class Run:
             return []
         number = self.books.server.round + 1 + PURSES.index(self.parts.phases[phase].purse)
         arrays = {"points": np.array(self.books.snapshots.points), **(extra or {})}
-        job = Job(phase, number, 1, self.seed, arrays)
-        engine = self.federation.engine
-        admit = partial(sane, clients=holders, limits=self.limits)
-        came = exchange(self.parts, engine, engine.prepare(job), holders, admit, TESTER in holders)
-        self.books.refuse(job, came.refused)
-        for update in came.updates:
+        updates = self._told(phase, number, holders, arrays)
+        for update in updates:
             facts = {k: np.asarray(v).tolist() for k, v in update.arrays.items()}
             self.books.events.write(
                 phase, client=update.client, examples=int(update.weight), **facts
             )
         self.books.settle(self.federation.engine.notices())
+        return updates
+
+    def _told(
+        self, phase: str, number: int, holders: Sequence[str], arrays: Arrays
+    ) -> list[Update]:
+        job, engine = Job(phase, number, 1, self.seed, arrays), self.federation.engine
+        admit = partial(sane, clients=holders, limits=self.limits)
+        came = exchange(self.parts, engine, engine.prepare(job), holders, admit, TESTER in holders)
+        self.books.refuse(job, came.refused)
         return came.updates
 
     # --- a baseline's way to the clients (fedbbpt.baselines.Exchange) ----------------------------

@@ -31,8 +31,9 @@ class Data(Section):
 
     Attributes:
         train, test: CSV, TSV (also as .txt), JSONL or Parquet, also gzipped; $VARS are expanded
-            and ``{seed}`` is run.seed, for sets that come in one sample per seed. Or images: a
-            folder with one for each class in it, a tar, or a folder in a tar (``"x.tar/train"``).
+            and ``{seed}`` is run.seed, for sets that come in one sample per seed, ``{set}`` the
+            name of ``set``. Or images: a folder with one for each class in it, a tar, or a folder
+            in a tar (``"x.tar/train"``).
             On many machines ``train`` is each node's own to name.
         classes: all labels there are, for a file that need not hold every one; a label that is not
             among them is refused. Those of the training file if absent.
@@ -192,11 +193,40 @@ class BudgetTable(Section):
     client_usd: float | None = Field(default=None, gt=0)
 
 
+REACH = 0.2
+"""Most that one example counts for where a rise in the probability of right answers is judged."""
+
+
+class StopTable(Section):
+    """When a search may end before its budget (:mod:`fedbbpt.stopping`).
+
+    Attributes:
+        when: "never", so that methods are compared at equal budgets; or "sure" to be better than
+            the starting prompt, or not to become so.
+        alpha: chance to stop wrongly, of either kind.
+        looks: how often held-back examples are asked, at most. More looks find out sooner, and each
+            has to be the surer.
+        worth: rise in the probability of right answers below which a search is given up.
+    """
+
+    when: Literal["never", "sure"] = "never"
+    alpha: float = Field(default=0.05, gt=0, lt=1)
+    looks: int = Field(default=4, ge=1)
+    worth: float = Field(default=0.02, gt=0, lt=REACH)
+
+
 class RunTable(Section):
-    """Seed and ledger; an empty ledger means one in the run directory."""
+    """Seed, ledger and trackers; an empty ledger means one in the run directory."""
 
     seed: int = Field(default=0, ge=0, lt=2**63)
     ledger: str = ""
+    trackers: list[str] = []
+
+
+class TrackersTable(Options):
+    """A table for each tracker with options of its own, by its name."""
+
+    __pydantic_extra__: dict[str, Tree] = Field(init=False)
 
 
 class EngineTable(Options):

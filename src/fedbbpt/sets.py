@@ -5,6 +5,8 @@ table of that name; ``[labels]``, a word for every class (left out where its nam
 ``[templates]`` by where the prompt stands, ``label`` or ``text``, or for the text side by kind of
 box (``masked_lm`` has a mask). A prompt on images stands beside the texts of the label side.
 ``[methods.NAME]`` holds what was published for the set under a preset, laid out as the config is.
+Sets that differ in their metric alone share a file, whose table ``[members]`` says it of each;
+their names begin with the file's: ``induction/antonyms``.
 """
 
 from __future__ import annotations
@@ -21,7 +23,10 @@ from fedbbpt.trees import Tree
 def names() -> list[str]:
     """The sets there are."""
     folder = files("fedbbpt.data") / "sets"
-    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name[-5:] == ".toml")
+    found = list[str]()
+    for stem in (f.name.removesuffix(".toml") for f in folder.iterdir() if f.name[-5:] == ".toml"):
+        found += [f"{stem}/{one}" for one in _file(stem).get("members", ())] or [stem]
+    return sorted(found)
 
 
 def facts(tree: Mapping[str, Any]) -> Tree:
@@ -71,7 +76,15 @@ def _known(tree: Mapping[str, Any]) -> Tree:
         return {}
     if name not in names():
         raise UnknownPart(f"no data set is named '{name}'; {closest(str(name), names())}")
-    return tomllib.loads((files("fedbbpt.data") / "sets" / f"{name}.toml").read_text("utf-8"))
+    stem, _, member = str(name).partition("/")
+    known = _file(stem)
+    if member:
+        known["metric"] = known.pop("members")[member]
+    return known
+
+
+def _file(stem: str) -> Tree:
+    return tomllib.loads((files("fedbbpt.data") / "sets" / f"{stem}.toml").read_text("utf-8"))
 
 
 def _of(tree: Mapping[str, Any], table: str, key: str, default: str) -> Any:

@@ -12,11 +12,13 @@ from fedbbpt.errors import ConfigError
 
 Tree = dict[str, Any]
 
+NAMED = ("model", "vocabulary", "encoder")
+"""Keys that hold a path or a name."""
 PATHS = {
     "data": ("train", "test"),
     "run": ("ledger",),
     "gateway": ("ledger",),
-    "prompt": ("words", "public"),
+    "prompt": ("words", "public", "encoder"),
     "box": ("model", "vocabulary", "prices", "classes"),
     "writer": ("model", "vocabulary", "prices"),
 }
@@ -75,6 +77,10 @@ def override(tree: Tree, item: str) -> None:
     tree[key] = value
 
 
+TRACKED = ("uri", "folder")
+"""Keys of a tracker that hold a path, unless it is an address."""
+
+
 def _is_path(text: str) -> bool:
     return text[:1] in ("$", ".", "/", "~") or text.endswith((".onnx", ".tflite"))
 
@@ -82,10 +88,12 @@ def _is_path(text: str) -> bool:
 def locate(tree: Tree, folder: Path) -> None:
     """Make the paths absolute, so that a run directory can be resumed from anywhere.
 
-    ``{seed}`` in a path is run.seed: few-shot sets come in one sample per seed.
+    ``{seed}`` in a path is run.seed: few-shot sets come in one sample per seed. ``{set}`` is
+    data.set without the family in front of it, so that a sweep over sets needs one key.
     """
-    run = tree.get("run")
+    run, data = tree.get("run"), tree.get("data")
     seed = run.get("seed", 0) if isinstance(run, dict) else 0
+    chosen = str(data.get("set", "") if isinstance(data, dict) else "").rpartition("/")[2]
     for table, keys in PATHS.items():
         section = tree.get(table)
         if not isinstance(section, dict):
@@ -93,10 +101,17 @@ def locate(tree: Tree, folder: Path) -> None:
         for key in keys:
             value = section.get(key)
             # A model may also be a name: only what looks like a path is one.
-            named = key in ("model", "vocabulary") and not _is_path(str(value))
+            named = key in NAMED and not _is_path(str(value))
             if isinstance(value, str) and value and not named:
-                expanded = os.path.expandvars(value.replace("{seed}", str(seed)))
+                placed = value.replace("{seed}", str(seed)).replace("{set}", chosen)
+                expanded = os.path.expandvars(placed)
                 if "$" in expanded:
                     unset = expanded[expanded.index("$") :].split("/")[0]
                     raise ConfigError(f"{table}.{key} is '{value}', but {unset} is not set")
                 section[key] = os.path.abspath(folder / os.path.expanduser(expanded))
+    trackers = tree.get("trackers")
+    for options in trackers.values() if isinstance(trackers, dict) else ():
+        for key in TRACKED if isinstance(options, dict) else ():
+            value = options.get(key)
+            if isinstance(value, str) and value and "://" not in value:
+                options[key] = os.path.abspath(folder / os.path.expanduser(value))

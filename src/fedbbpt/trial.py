@@ -244,6 +244,8 @@ def _searched(federation: Federation, stage: _Stage) -> None:
     state = parts.optimizer.init(space)
     state = parts.optimizer.plan(state, stream(config.run.seed, "plan", 0))
     stage.ask("search", stage.parts.broadcast(state), config.rounds.steps)
+    if "look" in parts.phases and stage.holders("holdout"):
+        stage.ask("look", {"points": np.zeros((2, *space.shape))})
     # The start, one at each of its times, the last, and the start again under another mapping.
     points = {"points": np.zeros((config.method.snapshots + 2 + parts.counts, *space.shape))}
     if stage.holders("holdout"):

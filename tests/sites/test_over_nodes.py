@@ -12,6 +12,7 @@ from fedbbpt.testing.toys import ToyEncoder
         {},
         {"method.name": "fedbpt"},
         {"method.name": "fedavg-bbt", "rounds.steps": 2},
+        {"method.name": "fedlinear"},
         {"method.wire": "state"},
         {"method.name": "fed-bbpt-text"},
     ],

@@ -9,7 +9,7 @@ from fedbbpt.errors import ConfigError
 from fedbbpt.random import stream
 from fedbbpt.tasks.classify import Classify
 from fedbbpt.testing.toys import ToyVocabulary, toy_batch
-from fedbbpt.types import Batch, Reply
+from fedbbpt.types import NO_LABEL, Batch, Reply
 
 SCORES = hnp.arrays(
     np.float64,
@@ -79,6 +79,18 @@ def test_an_unanswered_row_has_no_loss_and_scores_nothing(kind, hole):
     assert np.isnan(loss[0, 0])
     assert np.isfinite(loss).sum() == 3
     np.testing.assert_array_equal(task.score(Reply(scores), batch), [[0, 1], [0, 0]])
+
+
+@given(SCORES)
+def test_how_sure_is_the_probability_of_the_right_label(scores):
+    batch = batch_for(scores)
+    sure = Classify("error").sure(Reply(scores), batch)
+    loss = Classify("cross_entropy").loss(Reply(scores), batch)
+    np.testing.assert_allclose(sure, np.exp(-loss), atol=1e-12)
+    assert ((sure >= 0) & (sure <= 1)).all()
+    scores[0, 0], scores[-1, -1] = np.nan, NO_LABEL
+    sure = Classify().sure(Reply(scores), batch)
+    assert sure[0, 0] == sure[-1, -1] == 0 and np.isfinite(sure).all()
 
 
 def test_the_metric():

@@ -44,6 +44,12 @@ def test_no_answer_is_no_loss_but_no_score_either():
     assert task.metric.name == "exact" and told["scores"].tolist() == pytest.approx([1 / 3])
 
 
+def test_a_score_is_of_each_answer_and_there_is_nothing_surer():
+    task, said = Generate(measure="f1"), reply(("Kitten.", None, "blue cat"))
+    np.testing.assert_array_equal(task.score(said, BATCH), [[1, 0, 0.5]])
+    np.testing.assert_array_equal(task.sure(said, BATCH), task.score(said, BATCH))
+
+
 def test_batches_of_references_are_cut_and_joined():
     both = BATCH.take([2]).joined(BATCH.take([0, 1]))
     assert both.targets.tolist() == [TARGETS[2], TARGETS[0], TARGETS[1]]

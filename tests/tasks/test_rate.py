@@ -64,3 +64,11 @@ def test_the_guard_divides_by_the_loss_on_garbage():
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         Rate(**options)
+
+
+def test_an_answer_is_as_right_as_it_is_near():
+    scores = np.log(np.array([[[0.5, 0.5], [0.25, 0.75], [0.5, 0.5], [0.1, 0.9], [1.0, 1.0]]]))
+    scores[0, 4] = np.nan
+    score = Rate().score(Reply(scores), BATCH)
+    np.testing.assert_allclose(score, [[0.5, 0.5, 1.0, 1.0, 0.0]])
+    np.testing.assert_array_equal(Rate().sure(Reply(scores), BATCH), score)

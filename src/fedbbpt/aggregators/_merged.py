@@ -20,7 +20,8 @@ def merged(state: Any, updates: Sequence[Update], rule: Callable[[str], Array]) 
     Without any update it stays as it is. A count, which is a field of integers, is rounded up:
     one that not all clients have reached counts as reached.
     """
-    fields = updates[0].arrays if updates else {}
+    sent = updates[0].arrays if updates else {}
+    fields = [name for name in sent if name in state._fields]  # besides, there may be a loss
     return state._replace(**{name: _like(getattr(state, name), rule(name)) for name in fields})
 
 

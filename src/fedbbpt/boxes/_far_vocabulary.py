@@ -23,7 +23,12 @@ class FarVocabulary:
         ask: (path, body) -> reply, both as JSON has them.
         hidden: H.
         std: standard deviation over all entries of the embedding matrix.
+
+    Attributes:
+        far: all of it takes many megabytes over the wire.
     """
+
+    far = True
 
     def __init__(self, ask: Ask, hidden: int, std: float) -> None:
         self._ask, self.hidden, self.std = ask, hidden, std

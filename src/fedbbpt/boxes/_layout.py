@@ -25,6 +25,7 @@ class Layout:
     def __init__(self, words: Words, max_tokens: int) -> None:
         self._words, self.max_tokens = words, max_tokens
         self._cached = lru_cache(maxsize=1 << 16)(self._lay_out)
+        self._placed = lru_cache(maxsize=1 << 16)(self._place)
 
     def check_room(self, prompt: RenderedPrompt, spare: int) -> None:
         """Refuse a template that leaves no room for a text."""
@@ -47,17 +48,26 @@ class Layout:
             spare: tokens to keep free behind it.
         """
         new = _inserted(prompt)
-        place = "before" if prompt.soft else prompt.place
-        room = len(new) + spare
-        ids, slots, at = self._cached(prompt.template, text, room, place)
+        if prompt.soft:
+            # Where it goes is the same for all candidates.
+            ids, slots, places = self._placed(prompt.template, text, len(new), spare)
+            soft = prompt.soft[0]
+            return (ids, places, soft if new else soft[slots[places]]), slots
+        ids, slots, at = self._cached(prompt.template, text, len(new) + spare, prompt.place)
         ids = np.insert(ids, at, np.array(new, np.int64))
-        slots = np.insert(slots, at, np.full(len(new), OTHER))
-        if not prompt.soft:
-            return (ids, None, None), slots
-        if prompt.mode == "insert":
-            return (ids, np.arange(at, at + len(new)), prompt.soft[0]), slots
-        places = np.flatnonzero(slots >= 0)
-        return (ids, places, prompt.soft[0][slots[places]]), slots
+        return (ids, None, None), np.insert(slots, at, np.full(len(new), OTHER))
+
+    def _place(
+        self, template: str, text: str, count: int, spare: int
+    ) -> tuple[Array, Array, Array]:
+        """Token ids, places in the template, and the positions that a soft prompt moves: those of
+        ``count`` new tokens, or of the template's own where there are none.
+        """
+        ids, slots, at = self._lay_out(template, text, count + spare, "before")
+        if not count:
+            return ids, slots, np.flatnonzero(slots >= 0)
+        ids = np.insert(ids, at, np.full(count, -1))
+        return ids, np.insert(slots, at, np.full(count, OTHER)), np.arange(at, at + count)
 
     def _lay_out(self, template: str, text: str, room: int, place: str) -> tuple[Array, Array, int]:
         """Token ids and places between the special tokens, and where new tokens go in; a long

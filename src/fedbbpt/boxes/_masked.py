@@ -51,7 +51,7 @@ class Words(_words.Words):
     def mask(self, ids: Sequence[int] | Array, slots: Sequence[int] | Array) -> int:
         """Where the template's own mask is; a mask in the text is part of the fill."""
         own = (np.asarray(ids) == self._mask_id) & (np.asarray(slots) == OTHER)
-        return int(np.flatnonzero(own)[0])
+        return int(own.nonzero()[0][0])
 
     def single(self, word: str) -> int | None:
         """The id of a word that is one token, as it stands after a space or else by itself."""

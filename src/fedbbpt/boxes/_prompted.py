@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,7 @@ class Prompted(AtomicBox):
         self.form = _forms.Prompted(self.name, shares)
         self.rows, self.max_tokens = rows, longest
         self._laid = Layout(words, longest)
+        self._sound = lru_cache(maxsize=256)(self._check)
         self._lock = threading.Lock()
 
     def prepare(self, prompt: RenderedPrompt) -> None:
@@ -92,5 +94,5 @@ class Prompted(AtomicBox):
 
     def _inputs(self, prompt: RenderedPrompt, text: str) -> tuple[Inputs, Array]:
         """What the network gets, and each token's place in the template (-2 for new tokens)."""
-        self._check(prompt.template)
+        self._sound(prompt.template)
         return self._laid.inputs(prompt, text, self._spare(prompt.labels))

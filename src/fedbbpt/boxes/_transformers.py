@@ -259,10 +259,19 @@ def _libraries(threads: int) -> tuple[Any, Any]:
 
 
 def _embeddings(torch: Any, layer: Any) -> Array:
-    """(V, H) float32. Looked up and not read off the weights, which some networks scale."""
+    """(V, H) float32, read-only. Looked up and not read off the weights, which some networks scale;
+    of those that do not, it is the weights' own memory.
+    """
+    weights = layer.weight.detach()
+    some = torch.arange(len(weights)).split(4096)
     with torch.inference_mode():
-        found = layer(torch.arange(len(layer.weight))).float().numpy()
-    return np.array(found)
+        exact = weights.dtype == torch.float32
+        if exact and all(torch.equal(layer(ids), weights[ids]) for ids in some):
+            found: Array = weights.numpy()
+        else:
+            found = np.concatenate([layer(ids).float().numpy() for ids in some])
+    found.setflags(write=False)
+    return found
 
 
 def _limit(network: Any) -> int:

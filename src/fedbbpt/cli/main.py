@@ -146,6 +146,29 @@ def export(
     write(run, to, out)
 
 
+@app.command(epilog="Example: `fedbbpt report runs/sst2`, or `fedbbpt report runs/a runs/b`")
+def report(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="DIR...", help="Directories of runs, or of comparisons."),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File; default DIR/report.html, of several report.html here."),
+    ] = None,
+    against: Annotated[
+        str, typer.Option(metavar="METHOD", help="Of several: test the others against this one.")
+    ] = "",
+) -> None:
+    """One page on a run, or on several side by side, that needs no network to be read.
+
+    It holds no example; pictures of examples are left out.
+    """
+    from fedbbpt.cli.reports import report as write
+
+    write(runs, out, against)
+
+
 @app.command("serve-model", epilog="Example: `fedbbpt serve-model examples/sst2.toml --port 8080`")
 def serve_model(
     config: Annotated[Path, typer.Argument(help="TOML file with [box], maybe [gateway].")],

@@ -23,8 +23,11 @@ from fedbbpt.egress import LOG
 from fedbbpt.errors import UnknownPart, closest
 from fedbbpt.outcome import Outcome
 from fedbbpt.record import read_json
+from fedbbpt.report.pages import PAGE
 from fedbbpt.report.pictures import PROMPT, STRIP
+from fedbbpt.report.sentences import verdict
 from fedbbpt.rundir import CANDIDATES, FLOWER, RunDir
+from fedbbpt.stopping import EARLY, early
 
 PHASES = {
     "load": "loading the model and the examples",
@@ -117,6 +120,8 @@ def tell(outcome: Outcome) -> None:
         )
         console.print(verdict(before, after, low, high))
         _by_client(outcome)
+    if result["stopped"] in EARLY:
+        console.print(early(result))
     _instructions(outcome)
     console.print(
         f"queries   {queries['train']} of {queries['budget']} for training, "
@@ -145,6 +150,8 @@ def _where(outcome: Outcome) -> None:
     """Where everything is, and what to do next."""
     path, example = outcome.path, "examples/sst2.toml"
     lines = [f"run       {path} (stopped by: {outcome.result['stopped']})"]
+    if (path / PAGE).is_file():
+        lines.append(f"report    {path / PAGE}, a page to read and to forward")
     place = RunDir(path, "")
     strip, file = place.pictures / STRIP, place.prompt / META
     kept = read_json(file) if file.is_file() else {}
@@ -200,20 +207,6 @@ def _requests(sent: dict[str, Any], usd: float | None) -> None:
             f"warning   {sent['unnamed']} replies named no label and count as wrong; say in the "
             "prompt which words to answer with"
         )
-
-
-def verdict(before: float, after: float, low: float, high: float) -> str:
-    """One plain sentence on whether it helped."""
-    if after == before and low == high == 0:
-        return (
-            "It did not improve: no tuned prompt did better on held-back examples, so the "
-            "starting prompt is kept."
-        )
-    if low > 0:
-        return "The tuned prompt is better than the starting prompt."
-    if high < 0:
-        return "It did not improve: the tuned prompt is worse than the starting prompt."
-    return "No sure improvement: the interval includes zero."
 
 
 def listing(group: str | None) -> None:

@@ -14,6 +14,7 @@ from fedbbpt.compare import LEDGER, Row, carry_out
 from fedbbpt.errors import ConfigError, MissingExtra
 from fedbbpt.grid import Cell, plan
 from fedbbpt.report.curves import draw, write_csv
+from fedbbpt.report.pages import report
 from fedbbpt.report.summary import HEADER, Line, lines, markdown, remarks, tables
 
 
@@ -35,7 +36,8 @@ def compare(paths: Sequence[Path], out: Path, seeds: int | None, jobs: int, swee
     show(found, planned.baseline)
     if not any(line.scores for line in found):
         raise ConfigError(f"no method could be run, the first for this reason: {found[0].note}")
-    written = "rows.csv, table.md, curves.csv"
+    page = report([out], against=planned.baseline)
+    written = f"{page.name}, rows.csv, table.md, curves.csv"
     try:
         written = ", ".join([written, *(path.name for path in draw(out, found))])
     except MissingExtra as missing:

@@ -9,6 +9,7 @@ import numpy as np
 
 from fedbbpt import registry
 from fedbbpt.arrays import Array
+from fedbbpt.artefact import placed
 from fedbbpt.black_box import AtomicBox
 from fedbbpt.errors import ExportError, Incompatible
 from fedbbpt.finished import Finished
@@ -57,16 +58,9 @@ def templates(run: Finished) -> tuple[str, ...]:
         )
     if run.prompt.kind == "text":
         return (run.prompt.template,)
-    return tuple(_with(words.strip(), run.prompt) for words in run.words)
-
-
-def _with(words: str, prompt: RenderedPrompt) -> str:
-    if not words:
-        return prompt.template
-    if prompt.place == "before":
-        return f"{words} {prompt.template}"
-    gap = "{" + prompt.side + "}"
-    return prompt.template.replace(gap, f"{gap} {words}")
+    prompt = run.prompt
+    where = prompt.template, prompt.side, prompt.place
+    return tuple(placed(words.strip(), *where) for words in run.words)
 
 
 def compare(run: Finished, again: Sequence[RenderedPrompt]) -> str:

@@ -1,1 +1,1 @@
-"""What people read: tables and curves."""
+"""What people read: tables, curves and pages."""

@@ -18,9 +18,9 @@ DATA = ("classes", "positive", "range", "set")
 
 
 def agreed(config: Config) -> Tree:
-    """Task, prompt, method, rounds, seed and shields, as nested dicts without empty values."""
+    """What both must have alike, as nested dicts without empty values."""
     tree = config.tree()
-    kept = ("task", "metric", "prompt", "method", "rounds", "shields")
+    kept = ("task", "metric", "prompt", "method", "rounds", "stop", "shields")
     shared = {name: tree[name] for name in kept if tree.get(name)}
     data = {name: tree["data"][name] for name in DATA if tree["data"].get(name)}
     return {**shared, "data": data, "run": {"seed": config.run.seed}}

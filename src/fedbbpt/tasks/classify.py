@@ -9,6 +9,7 @@ import numpy as np
 from fedbbpt.arrays import Array
 from fedbbpt.errors import ConfigError
 from fedbbpt.maths.metrics import F1, Accuracy, Matthews, Metric
+from fedbbpt.maths.softmax import log_softmax
 from fedbbpt.tasks._guarded import Guarded, pick
 from fedbbpt.types import NO_LABEL, Batch, Reply
 
@@ -79,3 +80,9 @@ class Classify(Guarded):
     def score(self, reply: Reply, batch: Batch) -> Array:
         """(K, B) 1 where the right label scores highest, else 0; unanswered counts as wrong."""
         return np.asarray(self.answers(reply) == batch.targets, np.float64)
+
+    def sure(self, reply: Reply, batch: Batch) -> Array:
+        """(K, B) probability of the right label among all; 0 where no label was named."""
+        with np.errstate(invalid="ignore"):  # infinite scores are no answer, as NaN is
+            own = log_softmax(reply.scores)[:, np.arange(batch.size), batch.targets]
+        return np.where(self.answers(reply) < 0, 0.0, np.exp(own))

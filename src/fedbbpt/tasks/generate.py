@@ -57,11 +57,14 @@ class Generate(Task):
         """The same: there is no guard."""
         answers = self.answers(reply)
         answered = np.array([[text is not None for text in row] for row in answers], bool)
+        return np.where(answered, 1.0 - self.score(reply, batch), np.nan)
+
+    def score(self, reply: Reply, batch: Batch) -> Array:
+        """(K, B) scores, 0 without an answer."""
         try:
-            scores = self.scored.scores(answers, batch.targets)
+            return self.scored.scores(self.answers(reply), batch.targets)
         except ExampleFault as fault:
             raise ExampleFault(fault.what, fault.place, batch.inputs[fault.place]) from None
-        return np.where(answered, 1.0 - scores, np.nan)
 
     def answers(self, reply: Reply) -> Array:
         """(K, B) texts, ``None`` for no answer.

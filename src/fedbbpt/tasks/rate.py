@@ -50,3 +50,8 @@ class Rate(Guarded):
         """(K, B) probabilities of the high pole; NaN for no answer."""
         with np.errstate(invalid="ignore"):
             return np.asarray(np.exp(log_softmax(reply.scores)[..., 1]))
+
+    def score(self, reply: Reply, batch: Batch) -> Array:
+        """(K, B) 1 less the distance from answer to target; 0 for no answer."""
+        near = 1.0 - np.abs(self.answers(reply) - batch.targets)
+        return np.where(np.isfinite(near), near, 0.0)

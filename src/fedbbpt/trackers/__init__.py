@@ -1,0 +1,1 @@
+"""Trackers: who keeps the numbers of many runs. One file each."""
