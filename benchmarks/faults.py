@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import origin
 from label_side import T_975, append, commit, read
 
 HERE = Path(__file__).parent
@@ -117,9 +118,9 @@ def one(box: Any, case: dict[str, Any]) -> dict[str, Any]:
 def make_table(rows: list[dict[str, str]]) -> str:
     """Mean accuracy over seeds with its 95 % interval: a table for each number of tries."""
     text = (
-        "`python benchmarks/faults.py` (what is measured: its first lines); every run is a line of "
+        "`python benchmarks/faults.py` (what is measured: its first lines), "
+        f"{origin.of(rows)}; every run is a line of [faults.csv](faults.csv).\n"
     )
-    text += "[faults.csv](faults.csv).\n"
     groups = {}
     for row in rows:
         place = (row["budget"], row["attempts"])

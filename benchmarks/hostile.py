@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import origin
 from label_side import T_975, append, commit, read
 
 HERE = Path(__file__).parent
@@ -146,8 +147,8 @@ def one(box: Any, case: dict[str, Any], folder: Path) -> dict[str, Any]:
 def make_table(rows: list[dict[str, str]]) -> str:
     """Accuracies over seeds, and what was lost of the method's plain merge of honest clients."""
     text = (
-        "`python benchmarks/hostile.py` (what is measured: its first lines); every run is a line "
-        "of [hostile.csv](hostile.csv).\n"
+        "`python benchmarks/hostile.py` (what is measured: its first lines), "
+        f"{origin.of(rows)}; every run is a line of [hostile.csv](hostile.csv).\n"
     )
     cells: dict[tuple[str, str, str], dict[str, dict[str, str]]] = {}
     for row in rows:

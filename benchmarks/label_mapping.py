@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from origin import machine
 from scipy.optimize import linear_sum_assignment
 from scipy.special import logsumexp
 
@@ -22,6 +23,7 @@ from fedbbpt.black_box import AtomicBox
 from fedbbpt.config import read
 from fedbbpt.errors import ConfigError
 from fedbbpt.maths import label_mapping
+from fedbbpt.maths.intervals import mean_interval
 from fedbbpt.sharing import read_table
 from fedbbpt.types import RenderedPrompt
 
@@ -146,22 +148,25 @@ RULES: dict[str, Rule] = {
 }
 
 
+def cell(scores: list[float]) -> str:
+    mean, half = mean_interval(np.array(scores))
+    return f"{mean:.3f} ± {half:.3f}"
+
+
 def write(found: dict[str, dict[str, list[float]]]) -> None:
     commit = subprocess.check_output(
         ["git", "describe", "--always", "--dirty"], text=True, cwd=HERE
     ).strip()
     head = f"| accuracy | {' | '.join(SETS)} |\n|---|{'---|' * len(SETS)}\n"
     rows = [
-        f"| {rule} | " + " | ".join(f"{np.mean(by[s]):.3f}" if s in by else "" for s in SETS) + " |"
+        f"| {rule} | " + " | ".join(cell(by[s]) if s in by else "" for s in SETS) + " |"
         for rule, by in found.items()
     ]
     text = (
-        f"`python benchmarks/label_mapping.py`, commit {commit}: {SPLITS} random halves of the "
-        "*training* images (8 of each class to count, 8 to test), MobileNetV2's logits. The bold "
-        "rows' constants were chosen on such splits; no test image was read.\n\n"
-        + head
-        + "\n".join(rows)
-        + "\n"
+        f"`python benchmarks/label_mapping.py`, commit {commit}; {machine()}: {SPLITS} random "
+        "halves of the *training* images (8 of each class to count, 8 to test), mean with 95 % "
+        "interval, MobileNetV2's logits. The bold rows' constants were chosen on such splits; no "
+        "test image was read.\n\n" + head + "\n".join(rows) + "\n"
     )
     (HERE / "results" / "label-mapping.md").write_text(text, encoding="utf-8")
     print(text)

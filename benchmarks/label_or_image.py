@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from origin import machine
 
 from fedbbpt import api, registry
 from fedbbpt.boxes._dual_form import Dual
@@ -134,9 +135,10 @@ def write(lines: list[list[str]]) -> None:
     head = ["set", "start", "prompt", *(f"{budget} queries" for budget in BUDGETS)]
     table = "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *lines])
     text = (
-        f"`python benchmarks/label_or_image.py`, commit {commit}: ConSE on MobileNetV2 and "
-        "all-MiniLM-L6-v2 in the place of CLIP, whose weights were not at hand; test accuracy, "
-        f"{SEEDS} seeds, 95 % interval, five clients IID, 16 images per class.\n\n{table}\n"
+        f"`python benchmarks/label_or_image.py`, commit {commit}; {machine()}: ConSE on "
+        "MobileNetV2 and all-MiniLM-L6-v2 in the place of CLIP, whose weights were not at hand; "
+        f"test accuracy, {SEEDS} seeds, 95 % interval, five clients IID, 16 images per class."
+        f"\n\n{table}\n"
     )
     (HERE / "results" / "label-or-image.md").write_text(text, encoding="utf-8")
 

@@ -6,8 +6,9 @@ Writes results/scale.md. One run of ``fedes`` in a process of its own for each c
 client, of which 4 are held back, a soft prompt of 200 dimensions on the label side, 20 rounds. The
 box is the toy dual encoder of fedbbpt.testing.toys (hashed words, 8 numbers a text), since a real
 encoder would embed 160,000 texts for hours and its time is not what is asked for here. ``data`` is
-the memory once the examples are there, before a federation is built; ``setup`` asks every client
-what a step costs, and ``final`` every client about its held-back examples.
+the memory once the examples are there, before a federation is built, ``search`` the most while it
+searched, and ``peak`` the most of the whole run; ``setup`` asks every client what a step costs,
+``final`` every client about its held-back examples, and judges and writes the run up.
 """
 
 from __future__ import annotations
@@ -22,13 +23,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from label_side import commit
 
 HERE = Path(__file__).parent
 ROUNDS, EXAMPLES, DIM = 20, 16, 200
-CASES = ((100, 100), (1000, 100), (10000, 100), (10000, 1000))
+CASES = ((100, 100), (1000, 100), (1000, 1000), (10000, 100), (10000, 1000))
 
 
 def main() -> None:
@@ -48,7 +51,7 @@ def main() -> None:
         return
     columns = (
         "clients, active, rounds, setup s, s a round, of it outside the box, ms outside the box "
-        "per active client, final s, data MB, peak MB, commit"
+        "per active client, final s, data MB, search MB, peak MB, commit"
     ).split(", ")
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for clients, active in CASES:
@@ -60,12 +63,13 @@ def main() -> None:
             f"| {clients} | {active} | {facts['rounds']} | {facts['setup']:.1f} | "
             f"{facts['search'] / facts['rounds']:.3f} | {outside / facts['rounds']:.3f} | "
             f"{1000 * outside / facts['rounds'] / active:.2f} | {facts['final']:.1f} | "
-            f"{facts['data']:.0f} | {facts['peak']:.0f} | {commit()} |"
+            f"{facts['data']:.0f} | {facts['searched']:.0f} | {facts['peak']:.0f} | {commit()} |"
         )
         print(lines[-1], flush=True)
     head = (
-        f"`python benchmarks/scale.py` (what is measured: its first lines); {os.cpu_count()} cores "
-        "of which one is used, no GPU.\n\n"
+        "`python benchmarks/scale.py` (what is measured: its first lines), one run each, seed 0; "
+        f"{os.cpu_count()} cores of which one is used, no GPU, load {os.getloadavg()[0]:.1f} at "
+        "the end.\n\n"
     )
     (HERE / "results" / "scale.md").write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
 
@@ -98,7 +102,9 @@ def one(clients: int, active: int) -> dict[str, float]:
     del owned
     data, shared = _peak(), time.perf_counter() - began
     with tempfile.TemporaryDirectory() as folder:
-        result = fedbbpt.run(config, Path(folder) / "run", box=ToyEncoder(), split=split).result
+        place, peaks = Path(folder) / "run", [0.0]
+        told = partial(_note, peaks)
+        result = fedbbpt.run(config, place, box=ToyEncoder(), split=split, progress=told).result
     seconds = result["seconds"]
     return {
         **{name: seconds[name] for name in ("setup", "search", "box")},
@@ -106,8 +112,15 @@ def one(clients: int, active: int) -> dict[str, float]:
         "rounds": result["rounds"],
         "share": shared,
         "data": data,
+        "searched": max(peaks),
         "peak": _peak(),
     }
+
+
+def _note(peaks: list[float], event: str, facts: Any) -> None:
+    """Told of every round."""
+    if event == "round":
+        peaks.append(_peak())
 
 
 def _peak() -> float:

@@ -223,7 +223,8 @@ def test_soft_prompts_need_a_server_that_takes_embeddings(config, tmp_path, vllm
     box = {"kind": "vllm_http", "url": url, "model": "tiny", "vocabulary": str(folder)}
     prompt = {"template": "{text} It was", "side": "text", "dim": 4}
     prompt["labels"] = {"a": "terrible", "b": "great"}
-    path = config(box | {"max_tokens": 48, "deadline": 3.0}, data=data(tmp_path), prompt=prompt)
+    tables = {"data": data(tmp_path), "prompt": prompt, "method": "fedes"}
+    path = config(box | {"max_tokens": 48, "deadline": 3.0}, **tables)
     report = doctor(path)
     assert found(report)["embeddings"].ok and found(report)["log-probabilities"].ok
     assert report.possible and report.recommended.prompt == "tokens"
@@ -309,7 +310,7 @@ def test_a_box_on_this_machine(config, minilm, monkeypatch):
     assert report.possible and seen["answers"].ok and seen["repeatable"].ok
     assert "soft" in seen["capabilities"].seen and report.usd == report.tokens == 0
     advice = report.recommended
-    assert (advice.method, advice.prompt, advice.side) == ("fedes", "soft", "label")
+    assert (advice.method, advice.prompt, advice.side) == ("fedlinear", "soft", "label")
 
 
 def function(config, monkeypatch, tmp_path, body, tables=(), **options):
@@ -362,6 +363,7 @@ def test_a_gateway_that_is_not_there(config):
 
 def test_parts_that_do_not_fit_are_told(config, tmp_path):
     tables = {"data": data(tmp_path), "prompt": {"template": "{text} is", "side": "text"}}
+    tables["method"] = "fedes"
     with FaultServer(answer) as server:
         report = doctor(config(openai(server), **tables))
     ill = found(report)["config"]

@@ -6,7 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
+import fedbbpt
 from fedbbpt import api, following
+from fedbbpt.config import resolve
 from fedbbpt.errors import ConfigError, MissingExtra, UnknownPart
 from fedbbpt.rundir import reopen
 from fedbbpt.tracking import Tracker, flat, numbers
@@ -51,7 +53,7 @@ def trackers(monkeypatch):
 
 
 def tune(box, out, names, **more):
-    return api.tune(
+    return fedbbpt.tune(
         CLIENTS,
         "It was {label} .",
         out,
@@ -113,7 +115,7 @@ def test_a_run_that_breaks_off_ends_without_a_result_and_goes_on_as_itself(box, 
 
     tree = {"data": {"train": ""}, "prompt": {"template": "It was {label} .", "dim": 4}}
     tree |= {"rounds": {"max": 3}, "run": {"trackers": ["deaf"]}}
-    config = api.resolve(tree, tmp_path)
+    config = resolve(tree, tmp_path)
     split = api.share_out(config, *api.tables(CLIENTS, (), config.data, config.task))
     with pytest.raises(KeyboardInterrupt):
         api.run(config, tmp_path / "out", box=box, split=split, progress=stop)

@@ -66,6 +66,8 @@ STOREYS = (
     },
     {"baselines", "engines"},
     {
+        "advice",
+        "auto",
         "build",
         "check",
         "config",
@@ -105,6 +107,7 @@ STOREYS = (
         "mapping",
         "needs",
         "outcome",
+        "pairs",
         "proposals",
         "provenance",
         "receipts",

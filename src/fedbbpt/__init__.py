@@ -6,14 +6,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedbbpt.api import resume, run, tune
+    from fedbbpt.api import resume, run
     from fedbbpt.artefact import Tuned
     from fedbbpt.outcome import Outcome
+    from fedbbpt.pairs import tune
 
 __all__ = ["Outcome", "Tuned", "resume", "run", "tune"]
 __version__ = "0.1.0"
 
-_HOMES = {"Tuned": "fedbbpt.artefact", "Outcome": "fedbbpt.outcome"}
+_HOMES = {"Tuned": "fedbbpt.artefact", "Outcome": "fedbbpt.outcome", "tune": "fedbbpt.pairs"}
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,7 @@ Both are standard scores, about N(0, 1) where the losses are noise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -76,7 +76,7 @@ def signal(agreements: Array) -> float | None:
     return float(heard.sum() / np.sqrt((heard**2).sum()))
 
 
-def levelled(events: Sequence[Mapping[str, Any]], rounds: int) -> Array:
+def levelled(events: Iterable[Mapping[str, Any]], rounds: int) -> Array:
     """(R,) mean training losses of the rounds, NaN where they stay at the clients.
 
     A client's loss counts as its distance to that client's mean over the run: where few clients
@@ -86,12 +86,15 @@ def levelled(events: Sequence[Mapping[str, Any]], rounds: int) -> Array:
         events: all of a run.
         rounds: R.
     """
-    sent = [e for e in events if e["event"] == "client" and e["loss"] is not None]
+    names: dict[str, int] = {}
+    sent = [
+        (e["loss"], e["round"], names.setdefault(e["client"], len(names)))
+        for e in events
+        if e["event"] == "client" and e["loss"] is not None
+    ]
     if not sent:
         return np.full(rounds, np.nan)
-    losses = np.array([e["loss"] for e in sent])
-    number = np.array([e["round"] for e in sent])
-    who = np.unique([e["client"] for e in sent], return_inverse=True)[1]
+    losses, number, who = (np.array(each) for each in zip(*sent, strict=True))
     own = np.bincount(who, losses) / np.bincount(who)
     heard = np.bincount(number, minlength=rounds)
     total = np.bincount(number, losses - own[who] + losses.mean(), minlength=rounds)

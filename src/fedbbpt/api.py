@@ -1,9 +1,9 @@
-"""What a user calls from Python: :func:`run`, :func:`resume` and :func:`tune`."""
+"""What a user calls from Python: :func:`run`, :func:`resume`, and :mod:`fedbbpt.pairs`."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,11 @@ import numpy as np
 
 from fedbbpt import alone, artefact, registry
 from fedbbpt.artefact import Tuned
+from fedbbpt.auto import settle
 from fedbbpt.black_box import AtomicBox
 from fedbbpt.build import build
 from fedbbpt.closing import declare, leave, name_words
-from fedbbpt.config import Config, read, resolve
-from fedbbpt.errors import ConfigError
+from fedbbpt.config import Config, read
 from fedbbpt.following import Following
 from fedbbpt.ledger import Ledger
 from fedbbpt.needs import count_needs, meet
@@ -35,7 +35,8 @@ from fedbbpt.rundir import (
     reopen,
 )
 from fedbbpt.runner import Progress, Run
-from fedbbpt.sharing import Split, examples, only, share_out, tables
+from fedbbpt.sections import AUTO
+from fedbbpt.sharing import Split, examples, only
 
 
 def quiet(event: str, facts: dict[str, Any]) -> None:
@@ -52,6 +53,7 @@ def run(
     box: AtomicBox | None = None,
     split: Split | None = None,
     post: Post | None = None,
+    why: Sequence[str] = (),
 ) -> Outcome:
     """Tune a prompt as a config says.
 
@@ -64,6 +66,7 @@ def run(
         box: a box made already, instead of the one the config names.
         split: examples shared out already, instead of the files the config names.
         post: the way to clients on other machines, whose examples stay there.
+        why: reasons for the method, where it was chosen already.
 
     Raises:
         UsageError: the request is at fault; nothing was paid, no directory was made.
@@ -75,10 +78,18 @@ def run(
     refuse_unless_free(out, overwrite)
     began = time.perf_counter()
     progress("phase", {"name": "load"})
+    config, box, reasons = settle(config, box, split)
+    why = why or reasons
+    if why:
+        progress("chosen", {"method": config.method.name, "why": why})
     split = examples(config) if split is None else split
+
+    def place() -> RunDir:
+        return create(out, config)
+
     if config.method.clients == "alone":
-        return _alone(config, split, box, out, lambda: create(out, config), progress)
-    return _carry_out(config, split, box, out, lambda: create(out, config), progress, began, post)
+        return _alone(config, split, box, out, place, progress)
+    return _carry_out(config, split, box, out, place, progress, began, post, why)
 
 
 def resume(
@@ -128,6 +139,8 @@ def complete(
     Raises:
         UsageError, BoxError: as :func:`run` does.
     """
+    if config.method.name == AUTO:
+        config = settle(config, load() if load else None, split).config
     same = begun(out, config)
     if same and (out / RESULT).is_file():
         return read_json(out / RESULT)
@@ -135,56 +148,6 @@ def complete(
     if same:
         return resume(out, progress=progress, box=box, split=split).result
     return run(config, out, overwrite=True, progress=progress, box=box, split=split).result
-
-
-def tune(
-    clients: Mapping[str, Sequence[tuple[Any, Any]]],
-    template: str,
-    out: str | Path,
-    *,
-    test: Sequence[tuple[Any, Any]] = (),
-    labels: Mapping[str, str] | None = None,
-    method: str = "fedes",
-    queries: int = 4000,
-    seed: int = 0,
-    box: AtomicBox | None = None,
-    **sections: Mapping[str, Any] | str,
-) -> Outcome:
-    """Tune one prompt over clients that are lists of (text, label) or (image, label) pairs; for
-    ``task="generate"`` of (text, answer) or (text, [answer, ...]).
-
-    An image is a Pillow image, an array (H, W, 3) of uint8, or a ``pathlib.Path``.
-
-    Args:
-        clients: private examples by client name.
-        template: the manual prompt with ``{label}``, or with ``{text}`` for the text side.
-        out: the run directory, replaced if it holds a run.
-        test: examples for the final pass.
-        labels: optional words for the labels.
-        method: a preset.
-        queries: budget of training queries.
-        seed: of everything.
-        box: the model; all-MiniLM-L6-v2 if not given.
-        sections: further tables and keys of the config, e.g. ``rounds={"max": 50}``.
-
-    Raises:
-        UsageError: the request is at fault.
-    """
-    side = "text" if "{text}" in template else "label"
-    tree: dict[str, Any] = {
-        "data": {"train": ""},
-        "prompt": {"template": template, "side": side, "labels": dict(labels or {})},
-        "method": {"name": method},
-        "budget": {"queries": queries},
-        "run": {"seed": seed},
-    }
-    for name, section in sections.items():
-        tree[name] = section if isinstance(section, str) else {**tree.get(name, {}), **section}
-    config = resolve(tree, Path.cwd())
-    if config.partition.kind != "column":
-        raise ConfigError("tune() takes the clients as they are; leave partition.kind = 'column'")
-    split = share_out(config, *tables(clients, test, config.data, config.task))
-    return run(config, out, overwrite=True, box=box, split=split)
 
 
 def _carry_out(
@@ -196,6 +159,7 @@ def _carry_out(
     progress: Progress,
     began: float,
     post: Post | None,
+    why: Sequence[str] = (),
 ) -> Outcome:
     """Build, then run in the directory that ``directory()`` makes once nothing can be refused."""
     alone.refuse_elsewhere(config)
@@ -219,6 +183,8 @@ def _carry_out(
         federation.engine.begin(place.run)
         work = Run(federation, place, ledger, followed.listening(progress))
         opened.callback(work.books.close)
+        if why:
+            work.books.events.write("chosen", method=config.method.name, why=list(why))
         counts = work.books.counts
         counts.total = counts.setup + counts.search  # by earlier processes of this run
         counts.setup += time.perf_counter() - began

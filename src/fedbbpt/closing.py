@@ -12,7 +12,7 @@ from fedbbpt.types import RenderedPrompt
 
 def declare(run: Run) -> None:
     """One event for each phase that clients were asked in: which fields it sends, as declared."""
-    heard = [e.get("phase", e["event"]) for e in run.books.events.read() if "client" in e]
+    heard = [e.get("phase", e["event"]) for e in run.books.events if "client" in e]
     for name in dict.fromkeys(heard):
         phase = run.parts.phases.get(name)
         if phase is not None:

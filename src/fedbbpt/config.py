@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from fedbbpt import sets
 from fedbbpt.errors import ConfigError, UnknownPart, closest
 from fedbbpt.sections import (
+    AUTO,
     AdmissionTable,
     Box,
     BudgetTable,
@@ -94,9 +95,12 @@ def resolve(tree: Tree, folder: Path) -> Config:
         folder: what relative paths are relative to.
     """
     method = tree.get("method", {})
+    if isinstance(method, str):
+        method = {"name": method}
     if not isinstance(method, dict):
         raise ConfigError(f"method is {method!r}; write a table: [method] name = ...")
-    preset = _preset(method.get("name", "fedes"))
+    tree = {**tree, "method": method}
+    preset = _preset(method.get("name", AUTO))
     base = method.get("base") or preset.get("method", {}).get("base")
     if base:
         preset = merge(_preset(base), preset)
@@ -109,7 +113,8 @@ def resolve(tree: Tree, folder: Path) -> Config:
         config = Config.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(sentence(error)) from None
-    if not config.prompt.template and config.prompt.side != "image":
+    chosen = config.method.name != AUTO  # else there may be one later
+    if chosen and not config.prompt.template and config.prompt.side != "image":
         raise ConfigError("the config lacks prompt.template; write one, or name a known data.set")
     return config
 

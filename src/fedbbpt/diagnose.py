@@ -8,7 +8,7 @@ standard error.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -59,8 +59,8 @@ class Course(NamedTuple):
     losses: Array
 
     @classmethod
-    def of(cls, events: Sequence[Mapping[str, Any]]) -> Course:
-        """From all events of a run."""
+    def of(cls, events: Iterable[Mapping[str, Any]]) -> Course:
+        """From all events of a run, gone through twice."""
         merges = [event for event in events if event["event"] == "merge"]
         merges = [merge for merge in merges if merge.get("phase", "search") == "search"]
         rounds = [merge["round"] for merge in merges]

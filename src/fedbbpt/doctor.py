@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from fedbbpt import eyesight, nearby, registry
+from fedbbpt.advice import WORDY, Recommended, recommend
+from fedbbpt.auto import settle
 from fedbbpt.black_box import AtomicBox
 from fedbbpt.boxes._remote import Remote
 from fedbbpt.boxes.anthropic_http import AnthropicHttp
@@ -40,29 +42,6 @@ PROMPTS = (
 )
 """For a box of which no more is known; each takes the first that it can take."""
 NAMED, SCORED = "label named in words", "log-probabilities"
-
-
-class Recommended(NamedTuple):
-    """What to tune and how, with the reasons, one for each choice."""
-
-    method: str
-    prompt: str
-    side: str
-    loss: str
-    reasons: tuple[str, ...]
-
-
-WORDY = Recommended(
-    "fedinstruct",
-    "instruction",
-    "text",
-    "error",
-    (
-        "fedinstruct because with answers in words the instruction is what can be searched",
-        "task generate, and loss error, because an answer in words is compared with the right one",
-    ),
-)
-"""For a box that answers in words and gives no scores of labels, or where words are wanted."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +114,7 @@ def doctor(path: Path, overrides: Sequence[str] = ()) -> Report:
     if whole:
         try:
             split = examples(config)
+            config = settle(config, box, split).config
         except FedbbptError as error:
             fault = Finding("config", False, str(error))
     return _report(config, box, split, fault)
@@ -175,7 +155,7 @@ def _report(config: Config, box: AtomicBox, split: Split | None, fault: Finding 
     if not answered:
         return Report(box.name, tuple(found), *spent, None)
     useful = labelled or spoken if isinstance(box, Remote) else _ok(found, "answers")
-    advice = _recommend(box, scored) if labelled else WORDY
+    advice = recommend(box, scored) if labelled else WORDY
     if not useful:
         return Report(box.name, tuple(found), *spent, None)
     if labelled and spoken and split is None:
@@ -251,38 +231,3 @@ def _fit(config: Config, box: AtomicBox, split: Split | None, refused: bool) -> 
         return Finding("config", False, "soft prompts need embeddings, which are refused", advice)
     step = (sum(needs.step.values()) + needs.common) * trials(federation)
     return Finding("config", True, f"its parts fit; a step of all clients costs {step} queries")
-
-
-def _recommend(box: AtomicBox, scored: bool) -> Recommended:
-    """By what the box takes and what came back."""
-    loss = "cross_entropy" if scored else "error"
-    told = "its log-probabilities are real" if scored else "only the label that a reply names is"
-    why = [f"loss {loss} because {told}" + ("" if scored else " sure")]
-    if "embeddings" in box.gives:
-        why.append("linear-probe is the rival to beat: a query for each example is all it needs")
-    if box.accepts == {"image"}:
-        why.insert(0, "fedlook because few numbers can be learned by differences: a look has nine")
-        if "classes" in box.gives:
-            why.insert(
-                1, "it also learns what the model's own classes mean, by the clients' counts"
-            )
-        else:
-            why.insert(1, "set prompt.mapping = 'names': the model has no classes of its own")
-        return Recommended("fedlook", "visual", "image", loss, tuple(why))
-    soft = "soft" in box.accepts and box.vocabulary is not None
-    if "label" in box.sides:
-        pictures = "image" in box.sides
-        method, prompt = ("fedes", "soft") if soft and not pictures else ("fedwords", "tokens")
-        why.insert(0, "label side because there a candidate is paid once for all clients")
-        if pictures:
-            why.insert(0, "fedwords because words about images went further than soft prompts")
-        elif soft:
-            why.insert(0, "fedes because soft prompts are taken; fedwords for words one can read")
-        return Recommended(method, prompt, "label", loss, tuple(why))
-    if soft:
-        why.insert(0, "fedwords because on the text side soft prompts over-fit few examples")
-    else:
-        why.insert(0, "fedwords because the API takes text only")
-    if box.vocabulary is None:
-        why.append("give prompt.words, or prompt.vocabulary = 'clients': its tokens are not known")
-    return Recommended("fedwords", "tokens", "text", loss, tuple(why))

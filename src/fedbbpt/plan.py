@@ -19,6 +19,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from fedbbpt import alone, api, registry
+from fedbbpt.auto import settle
 from fedbbpt.black_box import AtomicBox
 from fedbbpt.budget import PURSES
 from fedbbpt.config import Config
@@ -121,6 +122,7 @@ def plan(
     """
     if not 0 < latency < float("inf"):
         raise ConfigError(f"--latency is {latency:g}; it must be above 0 seconds")
+    config, box, _ = settle(config, box, split)
     if box is None:
         box = registry.make("boxes", config.box.kind, config.box.options, "box")
     split = examples(config) if split is None else split

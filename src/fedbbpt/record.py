@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,14 @@ class Lines:
             self._lines.clear()
         return self._file.tell()
 
-    def read(self) -> list[dict[str, Any]]:
-        """Every line kept or written so far."""
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Every line kept or written so far, one at a time: of long runs there are millions."""
         self.flush()
-        return read_lines(Path(self._file.name))
+        return iterate(Path(self._file.name))
+
+    def read(self) -> list[dict[str, Any]]:
+        """All of them."""
+        return list(self)
 
     def close(self) -> None:
         """Flush and close."""
@@ -48,10 +53,16 @@ class Lines:
         self._file.close()
 
 
+def iterate(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a file of JSON lines, one after another."""
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            yield json.loads(line)
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """Every line of a file of JSON lines."""
-    with path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
+    return list(iterate(path))
 
 
 def read_json(path: Path) -> dict[str, Any]:

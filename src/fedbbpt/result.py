@@ -91,7 +91,7 @@ def _diagnose(run: Run, heard: Sequence[Update], chosen: int) -> tuple[Finding, 
     reports = [Held.of(update) for update in heard if update.weight]
     # Of a pool the losses go up and down with what is tried.
     nothing = Course(np.zeros(0), np.zeros(0))
-    course = Course.of(events.read()) if run.pool is None else nothing
+    course = Course.of(events) if run.pool is None else nothing
     found = findings(course, reports, chosen, knobs)
     for finding in found:
         events.write("diagnosis", **asdict(finding))
@@ -202,7 +202,7 @@ def _written(run: Run) -> int:
     """Queries that a writer answered, which say nothing of the model that is to follow."""
     if run.pool is None:
         return 0
-    told = [event for event in run.books.events.read() if event["event"] == "client"]
+    told = (event for event in run.books.events if event["event"] == "client")
     return sum(e["queries"] - e["dropped"] for e in told if e["phase"] == "propose")
 
 

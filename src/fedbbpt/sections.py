@@ -120,6 +120,10 @@ class Part(Options):
     name: str
 
 
+AUTO = "auto"
+"""The method of a config that names none: what fits is chosen when the model is there."""
+
+
 class Method(Section):
     """A preset and what was changed in it; ``base`` is a preset beneath this one.
 
@@ -127,7 +131,7 @@ class Method(Section):
     (simulation only); ``"alone"``, each for itself.
     """
 
-    name: str = "fedes"
+    name: str = AUTO
     base: str = ""
     clients: Literal["all", "pooled", "alone"] = "all"
     kind: Literal["search", "baseline"] = "search"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from fedbbpt import api
+import fedbbpt
 from fedbbpt.boxes.causal_lm import CausalLm
 from fedbbpt.errors import ConfigError
 from fedbbpt.prompts.soft import Soft
@@ -578,7 +578,7 @@ def test_a_federated_run(box, tmp_path, prompt):
         for client in ("ash", "birch", "test")
     }
     method = {"method": "fed-bbpt-text"} if "kind" in prompt else {}
-    outcome = api.tune(
+    outcome = fedbbpt.tune(
         {client: pairs[client] for client in ("ash", "birch")},
         "{text} It was",
         tmp_path / "run",

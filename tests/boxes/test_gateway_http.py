@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedbbpt import api
+import fedbbpt
 from fedbbpt.errors import BoxError, ConfigError, TransientError
 from fedbbpt.testing.boxes import cases_for, check_box
 from fedbbpt.testing.toys import ToyEncoder
@@ -290,7 +290,7 @@ def test_a_run_is_the_run_on_the_box_itself(gateways, minilm, tmp_path):
     shared = {"rounds": {"max": 3}, "prompt": {"dim": 8}}
     far = GatewayHttp(gateways(minilm))
     one, other = (
-        api.tune(clients, "It was {label}.", tmp_path / name, queries=300, box=box, **shared)
+        fedbbpt.tune(clients, "It was {label}.", tmp_path / name, queries=300, box=box, **shared)
         for name, box in (("here", minilm), ("there", far))
     )
     for key in ("box", "tuned", "baseline", "queries", "stopped", "bytes"):

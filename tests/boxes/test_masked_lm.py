@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from fedbbpt import api
+import fedbbpt
 from fedbbpt.black_box import Wrapper
 from fedbbpt.boxes.masked_lm import MaskedLm
 from fedbbpt.errors import ConfigError
@@ -583,7 +583,7 @@ def pairs(count, client):
 
 def test_a_federated_run(box, tmp_path):
     def tune(out, **engine):
-        return api.tune(
+        return fedbbpt.tune(
             {client: pairs(4, client) for client in ("ash", "birch")},
             TEMPLATE,
             out,

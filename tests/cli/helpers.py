@@ -54,7 +54,7 @@ def write_config(folder, changes=None, per_site=8, **shape):
         "data": {"train": "train.csv", "test": "test.csv"},
         "box": {"kind": "function", "answer": "toybox:answer", "name": "toy"},
         "prompt": {"template": "It was {label} ."},
-        "method": {},
+        "method": {"name": "fedes"},
         "rounds": {"max": 4, "holdout": 0.25},
         "budget": {"queries": 5000},
     }

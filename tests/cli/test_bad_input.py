@@ -44,7 +44,7 @@ CHANGES = {
     "word for a number": ({"budget.queries": "many"}, ("budget.queries", "'many'", "integer")),
     "word for an option": ({"prompt.dim": "wide"}, ("prompt.dim", "'wide'", "integer")),
     "number for a table": ({"rounds": 3}, ("rounds", "3")),
-    "word for a table": ({"method": "fedes"}, ("method", "'fedes'", "[method]")),
+    "number for a method": ({"method": 3}, ("method is 3", "[method]")),
     "number for a path": ({"data.train": 3}, ("data.train", "3", "string")),
     "negative seed": ({"run.seed": -1}, ("run.seed", "-1", "greater than or equal to 0")),
     "no rounds": ({"rounds.max": 0}, ("rounds.max", "0", "greater than or equal to 1")),

@@ -40,7 +40,7 @@ def federated_search(name):
     )
 
 
-SEARCHES = [name for name in presets() if federated_search(name)]
+SEARCHES = [name for name in presets() if name != "auto" and federated_search(name)]
 TEXT_SIDE = {"prompt.side": "text", "prompt.template": "It was {text} ."}
 CLASSES = ("bad", "good", "odd")
 

@@ -55,12 +55,15 @@ class Dual(Form):
         shape = (len(prompts), len(examples), len(prompts[0].labels))
 
         def assemble(rows: Sequence[Array]) -> Reply:
-            place = {atom.key: i for i, atom in enumerate(atoms)}
-            table = np.array(rows, np.float64)
+            table = np.concatenate(rows).reshape(len(rows), -1).astype(np.float64)
             k, b, c = shape
             hidden = table.shape[1]
-            own = table[[place[a.key] for a in labels]].reshape(k, c, hidden)
-            given = table[np.array([place[a.key] for a in seen], np.int64)]
+            own, given = table[: k * c], table[k * c :]
+            if len(atoms) < len(labels) + len(seen):  # some are asked for more than once
+                place = {atom.key: i for i, atom in enumerate(atoms)}
+                own = table[[place[a.key] for a in labels]]
+                given = table[np.array([place[a.key] for a in seen], np.int64)]
+            own = own.reshape(k, c, hidden)
             return Reply(self.scores(given.reshape(1 if label_side else k, b, hidden), own))
 
         return Grid(atoms, assemble)

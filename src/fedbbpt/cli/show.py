@@ -75,6 +75,10 @@ class Bar:
             loss = "-" if facts["loss"] is None else f"{facts['loss']:.4f}"
             state = f"round {facts['round'] + 1}  loss {loss}"
             self._progress.update(self._task, completed=facts["queries"], state=state)
+        elif event == "chosen":
+            console.print(f"method    {facts['method']}, chosen for this model, data and budget:")
+            for reason in facts["why"]:
+                console.print(f"          - {reason}", markup=False)
         elif event == "node":
             said = f"{facts['what']}: {facts['why']}" if facts["why"] else facts["what"]
             console.print(f"node      {facts['client']} {said}", markup=False)

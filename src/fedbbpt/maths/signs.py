@@ -15,8 +15,6 @@ for the same power. Their strength is to go on as examples come; here all are th
 
 from __future__ import annotations
 
-from scipy.special import betainc
-
 LEAST = 1e-300
 """Smaller chances are given as this, so that they have a logarithm."""
 
@@ -27,4 +25,6 @@ def chance(better: float, worse: float) -> float:
     Args:
         better, worse: how many examples are answered better, and worse.
     """
+    from scipy.special import betainc  # a quarter of a second to load
+
     return max(LEAST, float(betainc(better, worse + 1, 0.5))) if better else 1.0

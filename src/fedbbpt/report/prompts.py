@@ -9,7 +9,17 @@ from pathlib import Path
 from fedbbpt.arrays import Arrays, decode
 from fedbbpt.artefact import ARRAYS, placed
 from fedbbpt.report import pictures
-from fedbbpt.report.markup import NOTHING, Markup, folded, listed, paragraphs, section, table, tag
+from fedbbpt.report.markup import (
+    NOTHING,
+    Markup,
+    folded,
+    listed,
+    paragraphs,
+    section,
+    table,
+    tag,
+    together,
+)
 from fedbbpt.report.sentences import count, signed
 from fedbbpt.report.story import Story
 from fedbbpt.rundir import RunDir
@@ -181,9 +191,7 @@ def _instructions(story: Story) -> Markup:
     """The pool, the best first."""
     rows = [
         [
-            str(one["instruction"]),
-            "chosen" if one.get("chosen") else "",
-            str(one.get("author") or "yours"),
+            together(str(one["instruction"]), tag("small", _whose(one))),
             "–" if one.get("loss") is None else f"{one['loss']:z.2f} ± {one['error']:.2f}",
             count(one.get("answers", 0)),
         ]
@@ -191,13 +199,18 @@ def _instructions(story: Story) -> Markup:
     ]
     if not rows:
         return NOTHING
-    head = ["instruction", "", "written at", "expected loss", "answers"]
-    best = table(head, rows[:BEST], text=(0, 1, 2), caption="Instructions, the best first")
+    head = ["instruction", "expected loss", "answers"]
+    best = table(head, rows[:BEST], caption="Instructions, the best first")
     rest = rows[BEST:]
     if not rest:
         return best
-    more = table(head, rest, text=(0, 1, 2), caption="The other instructions")
+    more = table(head, rest, caption="The other instructions")
     return tag("div", best, folded(f"{count(len(rest))} more", more))
+
+
+def _whose(one: Tree) -> str:
+    author = f"written at {one['author']}" if one.get("author") else "yours"
+    return f"chosen; {author}" if one.get("chosen") else author
 
 
 # --- pictures and mappings -----------------------------------------------------------------------

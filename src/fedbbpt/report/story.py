@@ -174,7 +174,9 @@ def _alone(story: Story) -> Fared | None:
     assert story.scores is not None
     before, after = story.scores
     name = str(story.config.get("partition", {}).get("only") or story.path.name)
-    return Fared(name, before, after, story.gain, int(story.result["test_examples"]))
+    low, high = story.gain
+    ends = None if low == high else (low, high)  # of the starting prompt itself
+    return Fared(name, before, after, ends, int(story.result["test_examples"]))
 
 
 def _tested(event: Mapping[str, Any], which: int, name: str) -> Fared | None:
@@ -188,8 +190,9 @@ def _tested(event: Mapping[str, Any], which: int, name: str) -> Fared | None:
     if metric is None or len(told.get("losses", ())) <= which:
         return None
     score, examples = metric.value(told), int(event["examples"])
-    low, high = metric.interval(told, which, examples) if which else (0.0, 0.0)
-    return Fared(event["client"], float(score[0]), float(score[which]), (low, high), examples)
+    low, high = metric.interval(told, which, examples)
+    ends = (low, high) if which else None
+    return Fared(event["client"], float(score[0]), float(score[which]), ends, examples)
 
 
 def _metric(told: Arrays, name: str) -> Metric | None:

@@ -8,6 +8,7 @@ from typing import Any
 from fedbbpt import registry
 from fedbbpt.config import Config
 from fedbbpt.errors import ConfigError
+from fedbbpt.sections import AUTO
 from fedbbpt.sharing import TESTER, Split, read_table, sampled
 from fedbbpt.targets import coded
 from fedbbpt.trees import Tree
@@ -69,6 +70,11 @@ def federated(config: Config) -> Config:
     Raises:
         ConfigError: the method is not for many machines.
     """
+    if config.method.name == AUTO:
+        raise ConfigError(
+            "the config names no method; over many machines all must know it: write one that "
+            "'fedbbpt doctor' recommends to [method] name, 'fedlinear' say"
+        )
     if config.method.clients != "all":
         raise ConfigError(
             f"method.name = '{config.method.name}' is a simulation in one process; over many "
