@@ -116,7 +116,7 @@ def test_a_run_that_breaks_off_ends_without_a_result_and_goes_on_as_itself(box, 
     tree = {"data": {"train": ""}, "prompt": {"template": "It was {label} .", "dim": 4}}
     tree |= {"rounds": {"max": 3}, "run": {"trackers": ["deaf"]}}
     config = resolve(tree, tmp_path)
-    split = api.share_out(config, *api.tables(CLIENTS, (), config.data, config.task))
+    split = share_out(config, *tables(CLIENTS, (), config.data, config.task))
     with pytest.raises(KeyboardInterrupt):
         api.run(config, tmp_path / "out", box=box, split=split, progress=stop)
     assert heard[-1] == ("end", {}, [])

@@ -13,6 +13,7 @@ import numpy as np
 import threadpoolctl
 
 from fedbbpt.arrays import Array
+from fedbbpt.boxes._embeddings import embeddings
 from fedbbpt.errors import ConfigError, MissingExtra
 
 Inputs = tuple[Array, Array | None, Array | None]
@@ -124,7 +125,7 @@ class Pretrained:
         self.network = network.eval().requires_grad_(False)
         self.missing = sorted(report["missing_keys"])
         layer, self.limit = self._reader(network)
-        self.matrix: Array = _embeddings(self.torch, layer)
+        self.matrix: Array = embeddings(self.torch, layer)
         self.name = f"{revision}:{str(self.dtype).removeprefix('torch.')}"
 
     def _reader(self, network: Any) -> tuple[Any, int]:
@@ -256,22 +257,6 @@ def _libraries(threads: int) -> tuple[Any, Any]:
         torch.set_num_threads(threads)
     transformers.utils.logging.disable_progress_bar()
     return torch, transformers
-
-
-def _embeddings(torch: Any, layer: Any) -> Array:
-    """(V, H) float32, read-only. Looked up and not read off the weights, which some networks scale;
-    of those that do not, it is the weights' own memory.
-    """
-    weights = layer.weight.detach()
-    some = torch.arange(len(weights)).split(4096)
-    with torch.inference_mode():
-        exact = weights.dtype == torch.float32
-        if exact and all(torch.equal(layer(ids), weights[ids]) for ids in some):
-            found: Array = weights.numpy()
-        else:
-            found = np.concatenate([layer(ids).float().numpy() for ids in some])
-    found.setflags(write=False)
-    return found
 
 
 def _limit(network: Any) -> int:
