@@ -11,6 +11,7 @@ from fedbbpt import api, following
 from fedbbpt.config import resolve
 from fedbbpt.errors import ConfigError, MissingExtra, UnknownPart
 from fedbbpt.rundir import reopen
+from fedbbpt.sharing import share_out, tables
 from fedbbpt.tracking import Tracker, flat, numbers
 from fedbbpt.trees import locate
 
