@@ -139,15 +139,16 @@ def complete(
     Raises:
         UsageError, BoxError: as :func:`run` does.
     """
+    why: Sequence[str] = ()
     if config.method.name == AUTO:
-        config = settle(config, load() if load else None, split).config
+        config, _, why = settle(config, load() if load else None, split)
     same = begun(out, config)
     if same and (out / RESULT).is_file():
         return read_json(out / RESULT)
     box = load() if load else None
     if same:
         return resume(out, progress=progress, box=box, split=split).result
-    return run(config, out, overwrite=True, progress=progress, box=box, split=split).result
+    return run(config, out, overwrite=True, progress=progress, box=box, split=split, why=why).result
 
 
 def _carry_out(
