@@ -154,6 +154,21 @@ def test_nothing_is_forgotten_when_memory_is_full(path, ledger, monkeypatch):
     again.close()
 
 
+def test_a_file_that_was_empty_is_not_asked_until_somebody_else_writes(path, ledger, monkeypatch):
+    """Whatever it holds is remembered; each search would ask for hundreds of rows in vain."""
+    asked = []
+    select = module.select
+    monkeypatch.setattr(module, "select", lambda *a: asked.append(a) or select(*a))
+    put(ledger, "a", 0, 1)
+    assert sees(ledger, "a", 0) == 1 and ledger.view("a", 0).get([key(7)]) == {}
+    assert not asked
+    other = opened(path, "other")
+    other.record({key(7): np.array([2.0])}, "a", 3)
+    other.close()
+    assert sees(ledger, "a", 0, number=7) == 2
+    assert asked
+
+
 def test_only_this_runs_rows_count_as_paid(path, ledger):
     put(ledger, "a", 0, 1)
     other = opened(path, "other")
