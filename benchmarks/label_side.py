@@ -31,6 +31,8 @@ CONFIGS = {
     "clinc10": HERE / "label_side" / "clinc10.toml",
 }
 PUBLISHED = ("fedavg-bbt", "fedbpt", "fedbpt-nvflare", "fed-bbpt-text", "fedone")
+TOKENS = ("fedwords", "fed-bbpt-text", "fedone")
+"""Of words; the configs ask for soft prompts."""
 BASELINES = ("linear-probe", "white-box")
 METHODS = ("fedlinear", "fedes", "fedwords", *PUBLISHED, *BASELINES)
 BUDGETS = (1000, 4000, 16000)
@@ -81,6 +83,7 @@ def measure(name: str, options: argparse.Namespace) -> None:
                         f"budget.queries={budget}",
                         f"run.seed={seed}",
                         f"run.ledger={folder}/{name}.sqlite",
+                        *(["prompt.kind=tokens"] if method in TOKENS else []),
                         *options.set,
                     ]
                     config = read_config(CONFIGS[name], changes)

@@ -29,7 +29,7 @@ SEEDS = (0, 1, 2, 3, 4)
 EXAMPLES = HERE.parent / "examples"
 WORDS = ("prompt.kind=tokens", "method.name=fed-bbpt-text", "budget.queries=2000")
 SEARCHES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "help desks": ("demo", ()),
+    "help desks": ("demo", ("method.name=fedes",)),
     "SST-2": ("sst2", ()),
     "SST-2, five times the examples": ("sst2", ("partition.shots=400",)),
     "AG News": ("agnews", ()),

@@ -130,6 +130,7 @@ WILD = {"aggregator": {"name": "adam", "lr": 30.0, "averaging": 0.0}}
 def prepared(folder, **sections):
     """(config, split) of four clients; whatever is tried first is the wrong way round."""
     tree = {
+        "method": {"name": "fedes"},
         "data": {"train": ""},
         "prompt": {"template": "It was {label} .", "dim": 8},
         "rounds": {"max": 40},

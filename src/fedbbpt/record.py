@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+_STRICT = json.JSONEncoder(allow_nan=False)
+
 
 class Lines:
     """A file of JSON lines that a resumed run cuts back to its last checkpoint.
@@ -28,7 +30,11 @@ class Lines:
 
     def write(self, event: str, **fields: Any) -> None:
         """Append one event. Numbers that JSON cannot hold become null."""
-        self._lines.append(json.dumps({"event": event, **_finite(fields)}))
+        fields = {"event": event, **fields}
+        try:
+            self._lines.append(_STRICT.encode(fields))
+        except ValueError:  # rarely
+            self._lines.append(_STRICT.encode(_finite(fields)))
 
     def flush(self) -> int:
         """Write what was gathered; returns the length of the file in bytes."""

@@ -91,7 +91,7 @@ def test_the_result_keeps_the_contract(demo):
     for _, _, result, _, _ in demo[1:]:
         assert matches(result, CONTRACT), result
         assert result["schema"] == 1 and result["metric"] == "accuracy"
-        assert (result["method"], result["clients"]) == ("fedes", len(DESKS))
+        assert (result["method"], result["clients"]) == ("fedlinear", len(DESKS))
         assert result["stopped"] in ("budget", "rounds", "improved", "hopeless", "interrupted")
         queries, seconds = result["queries"], result["seconds"]
         purses = sum(queries[purse] for purse in ("train", "select", "evaluation"))
