@@ -71,7 +71,12 @@ def draw(found: dict[str, list[Point]], start: float, level: Point) -> None:
     axes: Any = figure.add_subplot()
     axes.axhspan(level[1] - level[2], level[1] + level[2], color="#EEEEEE", lw=0)
     axes.axhline(level[1], color="#444444", lw=1, ls=(0, (6, 3)))
-    axes.text(900, level[1] + level[2] + 0.0015, "gradients through the open model (white box)", fontsize=9)
+    axes.text(
+        900,
+        level[1] + level[2] + 0.0015,
+        "gradients through the open model (white box)",
+        fontsize=9,
+    )
     axes.axhline(start, color="#444444", lw=1, ls=":")
     axes.text(900, start + 0.0025, "the manual prompt, nothing learned", fontsize=9)
     greys, labels = iter(GREYS), []

@@ -111,9 +111,7 @@ def make_table(rows: list[dict[str, str]]) -> str:
         f"`python benchmarks/linear.py`: {QUERIES:,} queries, seeds 0-{max(SEEDS)}; commit "
         f"{commits}; {platform.machine()}, no GPU. Development splits, not tests.\n\n"
         f"| variant | {' | '.join(SETS)} | mean | against fedlinear (95 %) | rounds | "
-        "bytes up / down |\n"
-        + "|---" * (len(SETS) + 5)
-        + "|\n"
+        "bytes up / down |\n" + "|---" * (len(SETS) + 5) + "|\n"
     )
     scores = {
         v: np.array(
