@@ -69,6 +69,10 @@ def compared(name: str, minutes: int) -> Table:
 TABLES = {
     # accuracy against queries
     "label_side": Table(("label_side.py",), 60),
+    "headline": Table(("headline.py",), 1, data=False, packages=("matplotlib",)),
+    "economy-sst2": compared("economy-sst2", 5),
+    "economy-cr": compared("economy-cr", 5),
+    "economy-yelp": compared("economy-yelp", 5),
     "minilm-sst2": compared("minilm-sst2", 10),
     "minilm-cr": compared("minilm-cr", 10),
     "minilm-agnews": compared("minilm-agnews", 15),
@@ -82,6 +86,7 @@ TABLES = {
     "dev-mr": compared("dev-mr", 10),
     "dev-agnews": compared("dev-agnews", 15),
     "dev-work": compared("dev-work", 20),
+    "linear": Table(("linear.py",), 0, prepared=True),
     "stopping": Table(("stopping.py",), 0),
     # images
     "vision-clothing": compared("vision-clothing", 40),

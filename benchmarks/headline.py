@@ -78,8 +78,8 @@ def draw(found: dict[str, list[Point]], start: float, level: Point) -> None:
         fontsize=9,
     )
     axes.axhline(start, color="#444444", lw=1, ls=":")
-    axes.text(900, start + 0.0025, "the manual prompt, nothing learned", fontsize=9)
-    greys, labels = iter(GREYS), []
+    greys = iter(GREYS)
+    labels = [[start, "manual prompt, nothing learned", "#444444", False]]
     for name, points in found.items():
         if not points:
             continue
@@ -93,7 +93,7 @@ def draw(found: dict[str, list[Point]], start: float, level: Point) -> None:
         labels.append([y[-1], NAMES.get(name, name), colour, ours])
     place = -1.0
     for y, text, colour, ours in sorted(labels, key=lambda label: label[0]):
-        place = max(y, place + 0.0078)
+        place = max(y, place + 0.0066)
         weight = "bold" if ours else "normal"
         axes.text(17600, place, text, color=colour, va="center", fontsize=9, fontweight=weight)
     axes.set_xscale("log")

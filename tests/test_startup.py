@@ -1,8 +1,8 @@
 """A command answers at once, and nothing heavy is loaded before it is needed."""
 
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,16 +16,16 @@ STARTS = {
 
 @pytest.mark.parametrize("name", STARTS)
 def test_a_start_takes_no_time(name):
-    """The quickest of a few: a busy machine says nothing of the package."""
+    """Seconds of CPU, the least of a few starts: a busy machine says nothing of the package."""
     command, limit = STARTS[name]
     took = []
-    for _ in range(5):
-        began = time.perf_counter()
+    while len(took) < 3 and min(took, default=limit) >= limit:
+        before = os.times()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        took.append(time.perf_counter() - began)
-        if took[-1] < limit:
-            return
-    raise AssertionError(f"{name} took {min(took):.2f} s; it must be below {limit}")
+        after = os.times()
+        user = after.children_user - before.children_user
+        took.append(user + after.children_system - before.children_system)
+    assert 0 < min(took) < limit
 
 
 def test_a_run_begins_without_scipy():
