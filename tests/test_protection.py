@@ -19,7 +19,12 @@ CLIP, NOISE = {"norm": 0.1}, {"epsilon": 8.0}
 
 
 def config_of(shields, folder, **sections):
-    tree = {"data": {"train": ""}, "prompt": {"template": "It was {label} ."}, "shields": shields}
+    tree = {
+        "method": {"name": "fedes"},
+        "data": {"train": ""},
+        "prompt": {"template": "It was {label} ."},
+        "shields": shields,
+    }
     for name, section in sections.items():
         tree[name] = {**tree.get(name, {}), **section}
     return resolve({"rounds": {"max": 6}, **tree}, folder)

@@ -131,7 +131,7 @@ def test_luck_is_found_out_though_nobody_else_is_asked_again():
     state = merged(Pool(), first, *again)
     mean = state.seen_losses[state.seen_points[:, 0] == 0].mean()
     plain = (0.0 + 5 * 0.8) / 6
-    assert 0.3 < mean < plain  # free effects would leave it at 0.0
+    assert 0.3 < mean < plain + 1e-9  # free effects would leave it at 0.0
     assert state.seen_turns.tolist() == [0] * 16 + [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
 
 

@@ -16,7 +16,7 @@ from fedbbpt.sites.agreed import federated
 from fedbbpt.trees import PATHS, Tree, without_none
 
 FILE = "federation.toml"
-OWN = ("engine", "admission")
+OWN = ("engine", "admission", "trackers")
 """Tables of the server alone."""
 HEAD = """\
 # What all nodes of this federation have agreed on; made by `fedbbpt certs`.
@@ -71,6 +71,7 @@ def invitation(config: Config) -> Invitation:
                 apart += [f"{table}.{key}"] * (value != "")
     for key in ("tokens", "usd"):
         tree["budget"].pop(key, None)
+    tree["run"].pop("trackers", None)  # who follows a run at the server is not the nodes' affair
     return Invitation(without_none(tree), tuple(apart))
 
 
