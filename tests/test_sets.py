@@ -187,7 +187,8 @@ def test_sets_and_templates_that_are_not_there():
     with pytest.raises(UnknownPart, match="no data set is named 'sst-2'; did you mean 'sst2'"):
         resolve(tree("sst-2"), HERE)
     with pytest.raises(ConfigError, match=r"lacks prompt\.template; write one, or name a known"):
-        resolve({"data": {"train": "a.csv"}, "prompt": {"side": "text"}}, HERE)
+        own = {"data": {"train": "a.csv"}, "prompt": {"side": "text"}}
+        resolve({**own, "method": "fedes"}, HERE)
     with pytest.raises(ConfigError, match=r"prompt\.side is 'both'"):
         resolve(tree("sst2", prompt={"side": "both"}), HERE)
 

@@ -42,6 +42,7 @@ def pairs(size, seed):
 def prepared(folder, shields=None, own_tests=False, **sections):
     """(config, split) of four clients and twenty public test examples, or of four clients' own."""
     tree = {
+        "method": {"name": "fedes"},
         "data": {"train": ""},
         "prompt": {"template": "It was {label} ."},
         "rounds": {"max": 6},
